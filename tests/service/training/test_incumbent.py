@@ -58,6 +58,29 @@ def test_published_lists_are_compared_in_the_rows_of_the_new_model() -> None:
     assert compared.new == choice.measured.quality.ndcg
 
 
+def test_what_a_user_did_since_is_folded_in() -> None:
+    """As the service does with live events: the active model is not judged by a stale profile."""
+    # Even users know even items and odd users odd ones; then the even ones change sides.
+    rng = np.random.default_rng(0)
+    old = [(user, item, 1.0) for user in range(60) for item in range(user % 2, 40, 2) if rng.random() < 0.6]
+    old = [row for row in old if row[0] >= 20 or row[1] < 4]
+    since = [(user, item, 1.0) for user in range(0, 20, 2) for item in (1, 3, 5, 7, 9, 11)]
+    hidden = rated([(user, item, 1.0) for user in range(0, 20, 2) for item in range(13, 40, 2)], n_users=60, n_items=40)
+    times = [*([100] * len(old)), *range(200, 200 + len(since))]
+    train = rated([*old, *since], times=times, n_users=60, n_items=40)
+    held_out = HoldOut(train, hidden, np.arange(len(hidden)), "time-per-user")
+    candidate = ConfiguredAlgorithm.parse("popularity")
+    choice = of_named(train, held_out, candidate, SEED, no_progress)
+    assert choice.measured is not None
+    learnt = rated(old, times=[100] * len(old), n_users=60, n_items=40)
+    incumbent = Incumbent(fitted("pure_svd", learnt))
+    compared = compare_lists(incumbent, candidate, held_out, choice.measured, limit_s=60, seed=SEED)
+    assert compared is not None
+    assert compared.how == "published"
+    assert compared.active > 0.9
+    assert compared.new < 0.8
+
+
 def _with_items(data: Interactions, ids: list[str]) -> Interactions:
 
     return replace(data, items=Vocabulary(ids))

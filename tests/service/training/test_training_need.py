@@ -1,11 +1,12 @@
 """`needed_training` returns the data to train on, and never replaces a broken model by the demo data."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from service.config import Config
-from service.errors import DataError, ModelRefused
+from service.errors import DataError, ModelRefused, UsageError
 from service.models import versions
 from service.training import pipeline
 from service.training.data.data_request import as_request
@@ -93,3 +94,40 @@ def test_a_models_directory_that_is_a_file_is_refused(config: Config) -> None:
     config.models_dir.write_text("")
     with pytest.raises(ModelRefused, match="cannot be read: Not a directory"):
         needed_training(config, None)
+
+
+def test_a_named_algorithm_is_trained_unless_it_is_served(config: Config, tmp_path: Path) -> None:
+    """A preset is not the algorithm that it configures; the demo data need not be named again, other data must."""
+    path = write(tmp_path / "t.csv", "a,b,3\n")
+    pipeline.train(config, data=path, algorithm="popularity")
+    assert needed_training(config, path, "popularity") is None
+    assert needed_training(config, None, "popularity") is None
+    assert needed_training(config, path, "ials") == as_request(path)
+    assert needed_training(config, path, "auto") == as_request(path)
+    with pytest.raises(UsageError, match=r"active model is of popularity: name the data to train ials on with --data"):
+        needed_training(config, None, "ials")
+    pipeline.train(config, data=path)
+    assert needed_training(config, path, "auto") is None
+    assert needed_training(config, path, "popularity") is None
+    pipeline.train(config, data=DEMO, algorithm="best", settings=["n_samples=2", "n_factors=2"], activate=True)
+    assert needed_training(config, None, "best") is None
+    assert needed_training(config, None, "bayesian_mf") == as_request(DEMO)
+
+
+def test_a_poor_model_of_an_older_release_is_replaced(config: Config, tmp_path: Path) -> None:
+    """If its data is known; one that was forced since stays."""
+    version = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL, activate=True)["version"]
+    assert needed_training(config, None) is None
+    path = config.models_dir / version / "manifest.json"
+    manifest = json.loads(path.read_text())
+    older = {**manifest, "measures": {**manifest["measures"], "held_back": None}}
+    del older["selection"]
+    path.write_text(json.dumps(older))
+    assert needed_training(config, None) == as_request(DEMO)
+    assert needed_training(config, DEMO) == as_request(DEMO)
+    own = {**older, "data": {**older["data"], "source": "ratings.csv"}}
+    path.write_text(json.dumps(own))
+    assert needed_training(config, None) is None
+    better = {**older, "measures": {**older["measures"], "ndcg@10": 1.0}}
+    path.write_text(json.dumps(better))
+    assert needed_training(config, None) is None
