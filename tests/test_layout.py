@@ -107,6 +107,19 @@ def test_the_balancer_needs_the_standard_library_alone() -> None:
     assert not wrong
 
 
+def test_the_client_can_be_copied_into_another_project() -> None:
+    """It imports the standard library, aiohttp and its URLs, and itself."""
+    own = {path: set(imports(path)) for path in sources("service/client")}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path, names in own.items()
+        for name in names
+        if name.split(".")[0] not in sys.stdlib_module_names | {"aiohttp", "yarl"}
+        and not name.startswith("service.client")
+    ]
+    assert not wrong
+
+
 def test_only_one_file_knows_redis() -> None:
     """Redis and its errors stay behind one file; the benchmark's yardstick is the bare client itself."""
     users = {

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from service.models.fold_in.settings import FoldIn
 from service.models.history_weights import DAY_S, HistoryWeights
 from service.models.user_history import RATING
-from service.training.algorithms.kernels.sparse_products import times_table
-from service.training.algorithms.kernels.sparse_rows import sparse_rows
+from service.training.algorithms.kernels.sparse_products import weighted_sums
 from service.training.assembly import HistoryEntries, event_types
 from service.training.interactions import Float32, Float64, Interactions
 
@@ -49,7 +48,7 @@ def positives(data: Interactions, weights: HistoryWeights) -> Interactions:
 
 
 def folded_in(entries: HistoryEntries, how: FoldIn, inputs: Float32) -> Float32:
-    """Return the users of a training set as `decayed_sum` folds them in: float32 (n_users, k).
+    """Return the users of a training set as `decayed_sum` folds them in, to the last bit: float32 (n_users, k).
 
     Args:
         inputs: Float32 (n_items, k), the factors of items as inputs.
@@ -61,7 +60,11 @@ def folded_in(entries: HistoryEntries, how: FoldIn, inputs: Float32) -> Float32:
         totals = np.bincount(users, np.abs(weights))
         totals[totals == 0] = 1
         weights *= totals[users] ** -exponent
-    return times_table(sparse_rows(entries.history, weights.astype(np.float32)), inputs)
+    indptr = entries.history.indptr.astype(np.int64)
+    # Oldest first, as `decayed_sum` adds.
+    by_time = np.empty(entries.ranks.size, dtype=np.int64)
+    by_time[np.repeat(indptr[:-1], np.diff(indptr)) + entries.ranks] = np.arange(by_time.size)
+    return weighted_sums(indptr, entries.history.indices[by_time], weights[by_time], inputs)
 
 
 def undecayed(weights: HistoryWeights) -> HistoryWeights:

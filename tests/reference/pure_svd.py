@@ -8,7 +8,7 @@ from service.training.interactions import Float64, Interactions
 
 def normalised(data: Interactions, config: PureSvdConfig) -> Float64:
     """Return D_u^-a R D_i^-b, float64 (n_users, n_items)."""
-    seen = seen_table(data)
+    seen = liked_table(data, config)
     of_users, of_items = seen.sum(axis=1), seen.sum(axis=0)
     table = np.zeros_like(seen)
     for user, item in np.argwhere(seen):
@@ -18,7 +18,7 @@ def normalised(data: Interactions, config: PureSvdConfig) -> Float64:
 
 def scores(data: Interactions, config: PureSvdConfig, k: int) -> Float64:
     """Return the expected scores, float64 (n_users, n_items), of the model with k factors."""
-    seen = seen_table(data)
+    seen = liked_table(data, config)
     _, values, vectors = np.linalg.svd(normalised(data, config), full_matrices=False)
     kept = vectors[:k][values[:k] > 1e-9 * values[0]].T
     of_items = seen.sum(axis=0)
@@ -44,6 +44,12 @@ def weighted_table(data: Interactions, config: PureSvdConfig) -> Float64:
             weight = config.dislike_weight if data.ratings[position] < least else 1.0
             table[user, data.item_rows[position]] = weight * (0.5 ** (later / half_life) if half_life else 1.0)
     return table
+
+
+def liked_table(data: Interactions, config: PureSvdConfig) -> Float64:
+    """Return the interactions that are no dislikes as ones, float64 (n_users, n_items)."""
+    liked: Float64 = (weighted_table(data, config) > 0).astype(np.float64)
+    return liked
 
 
 def seen_table(data: Interactions) -> Float64:

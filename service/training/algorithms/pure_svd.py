@@ -10,7 +10,8 @@ random walk between users and items). So scores are r_u, projected on k directio
 less, and returned to the space of r_u. The factor D_u^-a of a user is left out: it changes no order.
 
 A user's vector is a sum of the rows of D_i^-b V, the input factors, in which later interactions weigh more
-(`service.models.history_weights`). V is of all interactions alike. tests/reference/pure_svd.py is the slow equivalent.
+(`service.models.history_weights`). N is of all interactions alike, without dislikes. tests/reference/pure_svd.py is the
+slow equivalent.
 
 Invariant: the result depends on data, hyperparameters and generator alone, see `kernels.randomised_svd`.
 """
@@ -27,9 +28,9 @@ from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.kernels.randomised_svd import right_singular_vectors
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.weighted_history import WeightedHistory
-from service.training.assembly import assemble, history_entries
+from service.training.assembly import assemble, history, history_entries
+from service.training.entry_weights import folded_in, positives
 from service.training.interactions import Float32, Float64, Int64, Interactions, Progress
-from service.training.summed_users import summed_users
 
 NAME: Final = "pure_svd"
 # Without a setting there are as many factors as a thirtieth of the users or of the items, whichever are fewer: 128 for
@@ -65,20 +66,21 @@ class PureSvdConfig(WeightedHistory):
 
 def fit(data: Interactions, config: PureSvdConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
     """Fit PureSVD; of ratings, it counts only which are dislikes."""
-    entries = history_entries(data)
-    of_items = np.bincount(data.item_rows, minlength=len(data.items))
-    normalised = _normalised(entries.history, of_items, config)
+    weights = config.history_weights(data)
+    liked = positives(data, weights)
+    of_items = np.bincount(liked.item_rows, minlength=len(data.items))
+    normalised = _normalised(history(liked), of_items, config)
     found = right_singular_vectors(normalised, n_factors(config, *normalised.shape), rng, progress)
     input_factors = _scaled(found.vectors, _powers(of_items, -config.item_exponent))
-    weights = config.history_weights(data)
+    how = FoldIn("decayed_sum", weights)
     return assemble(
         data,
         NAME,
         config,
-        user_factors=summed_users(entries, weights, input_factors),
+        user_factors=folded_in(history_entries(data), how, input_factors),
         item_factors=_scaled(found.vectors, _powers(of_items, config.item_exponent)),
         input_factors=input_factors,
-        fold_in=FoldIn("decayed_sum", weights),
+        fold_in=how,
     )
 
 

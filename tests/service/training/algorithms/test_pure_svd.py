@@ -80,7 +80,6 @@ def test_the_value_of_a_rating_counts_as_a_dislike_alone() -> None:
     first, other = (fit(each, config, np.random.default_rng(0), no_progress) for each in (data, ones))
     assert first.user_factors.tobytes() == other.user_factors.tobytes()
     disliking = fit(data, PureSvdConfig(), np.random.default_rng(0), no_progress)
-    assert disliking.item_factors.tobytes() == first.item_factors.tobytes()
     assert disliking.user_factors.tobytes() != first.user_factors.tobytes()
 
 

@@ -1,0 +1,92 @@
+"""The examples of docs/client.md against a real replica set behind nginx."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from service.client import Client, ClientError, Event
+from tests.integration.installation import DATA, Up
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "client.md"
+
+
+def blocks(language: str) -> list[str]:
+    """Return the fenced blocks of the page in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    made = Up(tmp_path_factory.mktemp("examples"), "--data", DATA)
+    try:
+        made.wait_for("stop:")
+        yield made
+    finally:
+        made.end()
+
+
+def run(argv: list[str], up: Up, text: str, file: Path) -> str:
+    """Run an example at the address of an installation and return what it prints."""
+    assert "http://127.0.0.1:8080" in text
+    file.write_text(text.replace("http://127.0.0.1:8080", f"http://127.0.0.1:{up.port}"), encoding="utf-8")
+    done = subprocess.run([*argv, str(file)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("text", blocks("python"), ids=["threads", "asyncio"])
+def test_python_examples(up: Up, tmp_path: Path, text: str) -> None:
+    """Each prints ten items, or two lists."""
+    printed = run([sys.executable], up, text, tmp_path / "example.py")
+    lines = printed.splitlines()
+    assert len(lines) in {1, 10}
+    if len(lines) == 10:
+        assert all("{'title': 'The " in line for line in lines)
+    else:
+        personal, popular = (ast.literal_eval(f"[{part}]") for part in lines[0].strip("[]").split("] ["))
+        assert len(personal) == len(popular) == 10
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not on PATH")
+def test_the_javascript_example(up: Up, tmp_path: Path) -> None:
+    """The item that was bought, first in the first list, is gone from the second."""
+    (text,) = blocks("js")
+    node = str(shutil.which("node"))
+    listed, after = (
+        json.loads(line.replace("'", '"')) for line in _arrays(run([node], up, text, tmp_path / "example.mjs"))
+    )
+    assert len(listed) == len(after) == 5
+    assert listed[0] not in after
+
+
+def _arrays(printed: str) -> list[str]:
+    """Return the arrays that console.log printed, each on a line."""
+    return [re.sub(r"\s+", " ", array) for array in re.findall(r"\[.*?\]", printed, re.DOTALL)]
+
+
+def test_no_call_fails_while_replicas_restart(up: Up, wait_until: Callable[..., None]) -> None:
+    """The client's one retry hides kill -9 of each replica, and each event is accepted."""
+    with Client(f"http://127.0.0.1:{up.port}") as client:
+        for name in ("replica-0", "replica-1"):
+            pid = up.row(name).pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            failures: list[ClientError] = []
+            for number in range(100):
+                try:
+                    client.recommend(str(number), 5)
+                    assert client.send_events([Event("view", str(number), "1")]).accepted == 1
+                except ClientError as error:
+                    failures.append(error)
+            assert not failures
+            wait_until(up.ready)
+    up.record_groups()
