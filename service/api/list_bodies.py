@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from service.api.wire import (
     DEADLINE_LIMIT_MS,
+    EXPLAIN_LIMIT,
     FIELDS_LIMIT,
     ID_PATTERN,
     IDS_LIMIT,
@@ -107,6 +108,12 @@ class RecommendationsRequest(Body):
         description="What the visitor has just done, the latest last: ids, or objects. The list answers to it, with or "
         "without a user, and leaves the items out.",
         json_schema_extra=_or_an_id,
+    )
+    explain: Integer = Field(
+        default=0,
+        ge=0,
+        le=EXPLAIN_LIMIT,
+        description="How many items of the history to name for each item, with shares of its score; 0 by default.",
     )
     seeds: list[Id] = Field(
         default=[],

@@ -120,6 +120,12 @@ def _paths() -> dict[str, Any]:
         "description": "How many of the best items to skip; 0 by default.",
         "schema": {"type": "integer", "minimum": 0, "maximum": wire.OFFSET_LIMIT, "default": 0},
     }
+    explain = {
+        "name": "explain",
+        "in": "query",
+        "description": "How many items of the history to name for each item, with their shares of its score.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": wire.EXPLAIN_LIMIT, "default": 0},
+    }
     item_filter = {
         "name": "filter",
         "in": "query",
@@ -145,7 +151,7 @@ def _paths() -> dict[str, Any]:
             "maxItems": wire.FIELDS_LIMIT,
         },
     }
-    query = [n, offset, item_filter, page_token, fields]
+    query = [n, offset, item_filter, page_token, fields, explain]
     key = {
         "name": "Idempotency-Key",
         "in": "header",

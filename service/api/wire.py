@@ -27,6 +27,7 @@ OFFSET_LIMIT: Final = 10_000
 IDS_LIMIT: Final = 5_000
 EVENTS_LIMIT: Final = 1_000
 FIELDS_LIMIT: Final = 32
+EXPLAIN_LIMIT: Final = 20
 PAGES_LIMIT: Final = 5_000
 """Items of a list over all its pages."""
 # The last place of a list's last page.
@@ -150,6 +151,22 @@ class EventsRequest(Body):
     events: list[EventIn] = Field(min_length=1, max_length=EVENTS_LIMIT, description="Actions of users, in any order.")
 
 
+class BecauseItem(TypedDict):
+    """An item of the user's history, and its share of a score."""
+
+    item_id: Annotated[str, described("The item.")]
+    share: Annotated[float, described("Its share of the score.")]
+    fields: NotRequired[Annotated[ItemFields, described("The requested fields; null for what the item lacks.")]]
+
+
+class Because(TypedDict):
+    """Where a score comes from: all shares, others and base add up to it."""
+
+    items: Annotated[list[BecauseItem], described("The items with the largest shares above 0, the largest first.")]
+    others: Annotated[float, described("The sum of the shares of all other items.")]
+    base: Annotated[float, described("The rest of the score, such as the mean of ratings and biases.")]
+
+
 class Item(TypedDict):
     """One place of a list."""
 
@@ -157,6 +174,9 @@ class Item(TypedDict):
     score: Annotated[float, described("Higher is better; comparable within one list.")]
     source: Annotated[Source, described("Where the item comes from.")]
     fields: NotRequired[Annotated[ItemFields, described("The requested fields; null for what the item lacks.")]]
+    because: NotRequired[
+        Annotated[Because | None, described("Where the score comes from, if asked for; null if the model cannot tell.")]
+    ]
 
 
 class Freshness(TypedDict):

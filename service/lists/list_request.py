@@ -44,6 +44,7 @@ class ListRequest(NamedTuple):
         filter: What the items' attributes must be; None for any.
         boosts: Factors of scores, all of which apply.
         pins: Items with a fixed place, which need not match the filter and may have been seen.
+        explain: How many items of the history to name for each item; the list does not depend on it.
         diversity: How much the list avoids similar items, 0 to 1.
         exploration: How the list samples its tail; None for the best items. The server decides, not the caller.
         level: The level of `service.serving.list_level` that the deadline left; None for the full service.
@@ -63,6 +64,7 @@ class ListRequest(NamedTuple):
     filter: str | None = None
     boosts: Sequence[Boost] = ()
     pins: Sequence[Pin] = ()
+    explain: int = 0
     diversity: float = 0.0
     exploration: Exploration | None = None
     level: ListLevel | None = None
@@ -117,8 +119,9 @@ class ListRequest(NamedTuple):
         return cls(user_id=user_id, **known)
 
 
-# What a list depends on, but for its user.
-_NAMES: Final = tuple(name for name in ListRequest._fields if name not in {"user_id", "fields", "deadline_ms"})
+# What a list does not depend on, and its user.
+_NO_MATTER: Final = {"user_id", "fields", "deadline_ms", "explain"}
+_NAMES: Final = tuple(name for name in ListRequest._fields if name not in _NO_MATTER)
 _N_PLAIN: Final = ListRequest._fields.index("deadline_ms") + 1
 _DEFAULTS: Final = ListRequest(1)[_N_PLAIN:-1]
 

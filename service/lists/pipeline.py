@@ -19,6 +19,7 @@ from service.lists import item_scores, pages, shortfall
 from service.lists.boosts import BoostFactors
 from service.lists.candidates import Candidates
 from service.lists.diversity import diversify, pool_size
+from service.lists.explanations import Explanation, Shares, explain, shares_of_seeds, shares_of_user
 from service.lists.exploration import Exploration, explore
 from service.lists.filters.columns import Columns
 from service.lists.filters.masks import FilterMask, FilterMasks
@@ -71,6 +72,7 @@ class MadeList(NamedTuple):
         has_more: Whether another page would have an item.
         shortfall: What ran out if there are less items than requested; else None.
         propensities: The probability of each item in its place, float64 (m,); None if all are 1.
+        explanations: Of each item; None if not asked for, or if the model cannot tell.
     """
 
     rows: list[int]
@@ -80,6 +82,7 @@ class MadeList(NamedTuple):
     has_more: bool
     shortfall: wire.ShortfallCode | None
     propensities: NDArray[np.float64] | None = None
+    explanations: list[Explanation] | None = None
 
 
 def make_list(
@@ -154,7 +157,8 @@ def make_list(
     if propensities is not None:
         of_place = [1.0 if place.ranked_index is None else propensities[place.ranked_index] for place in shown]
         shown_propensities = np.array(of_place)
-    return MadeList(rows, exact, sources, page, len(places) > request.n, short, shown_propensities)
+    explained = _explained(snapshot, request, seeds.tolist(), user, scores, rows, exact) if request.explain else None
+    return MadeList(rows, exact, sources, page, len(places) > request.n, short, shown_propensities, explained)
 
 
 def plain_list(
@@ -210,6 +214,30 @@ def _scores(
     if request.level in REDUCED:
         return item_scores.of_known(reduced_scores(snapshot, request.level, user.row)), "popular"
     return item_scores.of_user(snapshot, user), user.source
+
+
+def _explained(
+    snapshot: ModelSnapshot,
+    request: ListRequest,
+    seeds: list[int],
+    user: ListUser | None,
+    scores: ItemScores,
+    rows: list[int],
+    listed: Scores,
+) -> list[Explanation] | None:
+    """Explain the scores of a list's items as listed, boosts included."""
+    items = np.array(rows, dtype=np.int64)
+    if seeds:
+        shares: Shares | None = shares_of_seeds(snapshot, sorted(set(seeds)), items)
+    elif user is None or not user.is_known or request.level in REDUCED:
+        shares = None
+    else:
+        shares = shares_of_user(snapshot, user, items)
+    if shares is None:
+        return None
+    before = scores.exact(items)
+    boosts = np.divide(listed, before, out=np.ones(items.size), where=(before != 0) & np.isfinite(before))
+    return explain(shares, listed, boosts, request.explain)
 
 
 def _pinned(model: ListModel, request: ListRequest, page: Page, now_s: float) -> list[PinnedRow]:

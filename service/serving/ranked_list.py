@@ -1,8 +1,11 @@
 """A ranked list: the answer to its caller and the served event for telemetry (pure)."""
 
+from collections.abc import Sequence
+
 from service.api import user_wire, wire
 from service.api.shortfalls import shortfall
 from service.catalogue.catalogue import Catalogue
+from service.lists.explanations import Explanation
 from service.lists.list_request import ListRequest
 from service.lists.pipeline import MadeList
 from service.live.live_users import LiveUser
@@ -47,6 +50,10 @@ class RankedList:
         if names := self.list_request.fields:
             for item, row in zip(items, self._made.rows, strict=True):
                 item["fields"] = self._catalogue.fields(row, names)
+        if self.list_request.explain:
+            explanations: Sequence[Explanation | None] = self._made.explanations or [None] * len(items)
+            for item, explanation in zip(items, explanations, strict=True):
+                item["because"] = None if explanation is None else self._because(explanation)
         return {
             "recommendation_id": recommendation_id,
             "user_id": self.list_request.user_id,
@@ -59,6 +66,15 @@ class RankedList:
                 self._made.page.token_of_next(self.list_request.kind, self._item_ids) if self._made.has_more else None
             ),
         }
+
+    def _because(self, explanation: Explanation) -> wire.Because:
+        names = self.list_request.fields
+        items: list[wire.BecauseItem] = []
+        for row, share in explanation.items:
+            items.append({"item_id": self._snapshot.items.id_of[row], "share": round(share, 6)})
+            if names:
+                items[-1]["fields"] = self._catalogue.fields(row, names)
+        return {"items": items, "others": round(explanation.others, 6), "base": round(explanation.base, 6)}
 
     def event(
         self,

@@ -65,6 +65,7 @@ class ListQuery(NamedTuple):
     filter: str | None = None
     page_token: str | None = None
     fields: Sequence[str] = ()
+    explain: int = 0
     deadline_ms: int | None = None
 
 
@@ -90,6 +91,8 @@ def read_list_query(request: web.Request) -> ListQuery:
             found[name] = _number(name, text, 1, wire.N_LIMIT)
         elif name == "deadline_ms":
             found[name] = _number(name, text, 1, wire.DEADLINE_LIMIT_MS)
+        elif name == "explain":
+            found[name] = _number(name, text, 0, wire.EXPLAIN_LIMIT)
         elif name == "offset":
             found[name] = _number(name, text, 0, wire.OFFSET_LIMIT)
         else:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from service.lists.explanations import shares_of_user
+from service.lists.item_scores import ListUser
 from service.models import artefact, publication, scoring
 from service.models.fold_in.fold_in import fold_in
 from service.models.representation import UserRepresentation
@@ -152,6 +154,20 @@ def test_a_fold_in_has_the_same_bits_again(case: Case, data: Interactions, tmp_p
         first, again, served = (folded(model, model.user_history(row)) for model in (snapshot, snapshot, mapped))
         assert every_bit(first) == every_bit(again) == every_bit(served)
         assert first.seen.tolist() == snapshot.seen_rows(row).tolist()
+
+
+def test_shares_of_items_add_up_to_scores(case: Case) -> None:
+    """What is left of a score besides the shares and the item's bias is the same for all items."""
+    snapshot = fitted(case, datasets.read("demo:60x40x1200"))
+    history = snapshot.user_history(3)
+    user = ListUser(None, folded(snapshot, history), history=history)
+    shares = shares_of_user(snapshot, user, np.arange(len(snapshot.items)))
+    if not case.personal and shares is None:
+        return
+    assert shares is not None
+    scores = scores_of(snapshot, 0, user.representation)
+    rest = scores - shares.shares.sum(axis=0) - snapshot.item_bias
+    assert np.ptp(rest) <= 1e-4 * max(1.0, np.abs(scores).max())
 
 
 def test_a_user_without_interactions_is_as_an_unknown_one(case: Case, data: Interactions) -> None:

@@ -12,6 +12,8 @@ Rendle, Krichene, Zhang and Koren, RecSys 2022). A dislike has a negative weight
 Parameters: `reg`, `reg_exp` and `reg_pairs`; `mean_rating` if ratings are confidences in units of it, else 0.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,12 +24,35 @@ from service.models.representation import UserRepresentation
 from service.models.user_history import UserHistory
 
 
+class HalfEpoch(NamedTuple):
+    """The linear system of a user's factors: its solution for the right side `weights @ items`.
+
+    Attributes:
+        system: Float64 (k, k).
+        weights: Float64 (m,), signed, of the interactions.
+        items: Float64 (m, k), the factors of their items.
+    """
+
+    system: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    items: NDArray[np.float64]
+
+
 def implicit_ridge(model: ItemTables, how: FoldIn, recent: UserHistory, seen: NDArray[np.int32]) -> UserRepresentation:
     """Solve for the user's factors; they are 0 without an interaction of a weight other than 0."""
+    half = half_epoch(model, how, recent)
+    if half is None:
+        return UserRepresentation(np.zeros(model.item_factors.shape[1], np.float32), model.global_mean, seen)
+    factors = ridge.solve(half.system, half.weights @ half.items)
+    return UserRepresentation(factors.astype(np.float32), model.global_mean, seen)
+
+
+def half_epoch(model: ItemTables, how: FoldIn, recent: UserHistory) -> HalfEpoch | None:
+    """Return the system of a user; None without an interaction of a weight other than 0."""
     weights = how.weights.of(recent)
     total = float(np.abs(weights).sum())
     if not total:
-        return UserRepresentation(np.zeros(model.item_factors.shape[1], np.float32), model.global_mean, seen)
+        return None
     reg, reg_exp, reg_pairs, mean_rating = (
         how.parameters[name] for name in ("reg", "reg_exp", "reg_pairs", "mean_rating")
     )
@@ -38,8 +63,7 @@ def implicit_ridge(model: ItemTables, how: FoldIn, recent: UserHistory, seen: ND
     if model.fold_in_precision is not None:
         system += model.fold_in_precision
     ridge.add_to_diagonal(system, reg * (total + reg_pairs) ** reg_exp)
-    factors = ridge.solve(system, weights @ items)
-    return UserRepresentation(factors.astype(np.float32), model.global_mean, seen)
+    return HalfEpoch(system, weights, items)
 
 
 def confidences(weights: NDArray[np.float64], ratings: NDArray[np.float32], mean_rating: float) -> NDArray[np.float64]:

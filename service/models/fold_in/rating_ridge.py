@@ -13,6 +13,8 @@ stopping for least squares regression", AISTATS 2019).
 Parameters: the four penalties; `biased`, 1 if users have a bias and else 0; `mean_bias`, towards which b is pulled.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,27 +25,52 @@ from service.models.representation import UserRepresentation
 from service.models.user_history import UserHistory
 
 
+class RatingSystem(NamedTuple):
+    """The linear system of a user's factors, and of the bias if there is one, for the right side `ratings @ features`.
+
+    Attributes:
+        system: Float64 (k or k + 1, k or k + 1).
+        features: Float64 (n, k or k + 1), of the rated items.
+        ratings: Float64 (n,), less everything that is not to be found.
+        implicit: Float64 (n, k), the part of each item in z; None if the model has no input factors.
+    """
+
+    system: NDArray[np.float64]
+    features: NDArray[np.float64]
+    ratings: NDArray[np.float64]
+    implicit: NDArray[np.float64] | None
+
+
 def rating_ridge(model: ItemTables, how: FoldIn, recent: UserHistory, seen: NDArray[np.int32]) -> UserRepresentation:
     """Solve for the factors and the bias of the user; without interactions both are 0."""
-    n, k = recent.rows.size, model.item_factors.shape[1]
-    if not n:
+    k = model.item_factors.shape[1]
+    if not recent.rows.size:
         return UserRepresentation(np.zeros(k, np.float32), model.global_mean, seen)
+    found = rating_system(model, how, recent)
+    solution = ridge.solve(found.system, found.ratings @ found.features)
+    bias = how.parameters["mean_bias"] + float(solution[k:].sum())
+    factors = solution[:k]
+    if found.implicit is not None:
+        factors = factors + np.add.reduce(found.implicit, axis=0)
+    return UserRepresentation(factors.astype(np.float32), model.global_mean + bias, seen)
+
+
+def rating_system(model: ItemTables, how: FoldIn, recent: UserHistory) -> RatingSystem:
+    """Return the system of a user with at least one interaction."""
+    n, k = recent.rows.size, model.item_factors.shape[1]
     parameters = how.parameters
-    mean_bias = parameters["mean_bias"]
     features = np.ones((n, k + int(parameters["biased"])))
     features[:, :k] = model.item_factors.take(recent.rows, axis=0)
     ratings = np.clip(recent.values, model.rating_min, model.rating_max).astype(np.float64)
-    ratings -= model.item_bias[recent.rows] + (model.global_mean + mean_bias)
-    implicit = np.zeros(k)
+    ratings -= model.item_bias[recent.rows] + (model.global_mean + parameters["mean_bias"])
+    implicit = None
     if model.input_factors is not None:
-        implicit = np.add.reduce(model.input_factors.take(recent.rows, axis=0), axis=0, dtype=np.float64) * n**-0.5
-        ratings -= features[:, :k] @ implicit
+        implicit = model.input_factors.take(recent.rows, axis=0).astype(np.float64) * n**-0.5
+        ratings -= features[:, :k] @ np.add.reduce(implicit, axis=0)
     system = ridge.gramian(features)
     penalties = np.full(len(system), parameters["reg_factors"] * n + parameters["reg_factors_fixed"])
     penalties[k:] = parameters["reg_bias"] * n + parameters["reg_bias_fixed"]
     ridge.add_to_diagonal(system, penalties)
     if model.fold_in_precision is not None:
         system += model.fold_in_precision
-    solution = ridge.solve(system, ratings @ features)
-    bias = mean_bias + float(solution[k:].sum())
-    return UserRepresentation((solution[:k] + implicit).astype(np.float32), model.global_mean + bias, seen)
+    return RatingSystem(system, features, ratings, implicit)

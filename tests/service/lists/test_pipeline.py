@@ -2,14 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.errors import Invalid
@@ -20,85 +18,9 @@ from service.lists.list_request import Boost, ListRequest, Pin
 from service.lists.pipeline import ListModel, MadeList, make_list, plain_list
 from service.lists.sessions import SessionItem, with_session
 from service.models import scoring, similarity
-from service.models.fold_in.settings import FoldIn
-from service.models.history_weights import HistoryWeights
-from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
-from service.models.vocabulary import Vocabulary
 from tests.reference.lists import ListedItem, Shelf, whole_list
-from tests.support.attribute_columns import Attributes, ListedColumns
-
-N_USERS = 3
-SIZES = (7, 60, 1500)
-
-
-class TestCatalogue(ListedColumns):
-    """Attributes with hidden items."""
-
-    __test__ = False
-
-    def __init__(self, items: list[Attributes], hidden: list[int]) -> None:
-        super().__init__(items)
-        self.items = items
-        self.hidden = np.array(hidden, dtype=np.int64)
-
-    def unavailable_rows(self, now_s: float) -> NDArray[np.int64]:
-        assert now_s == 7.0
-        return self.hidden
-
-
-class World(NamedTuple):
-    """A model, its catalogue and the masks of its filters."""
-
-    model: ListModel
-    catalogue: TestCatalogue
-
-
-@cache
-def world(n_items: int, kind: str, hides: bool) -> World:
-    """Scores are from a few small integers, so that many are equal."""
-    rng = np.random.default_rng(n_items)
-    k = 0 if kind == "neighbours" else 4
-    dense = rng.random((N_USERS, n_items)) < 0.2
-    history = csr_array(dense.astype(np.float32))
-    history.indices = history.indices.astype(np.int32)
-    neighbourhood = None
-    if kind == "neighbours":
-        table = (rng.random((n_items, n_items)) < 0.3) * rng.integers(-1, 3, (n_items, n_items))
-        weights = csr_array(table.astype(np.float32))
-        weights.indices = weights.indices.astype(np.int32)
-        neighbourhood = Neighbourhood("items", "sum", "seen", weights)
-    snapshot = ModelSnapshot(
-        algorithm="made_up",
-        settings={},
-        users=Vocabulary(f"u{row}" for row in range(N_USERS)),
-        items=Vocabulary(f"i{row}" for row in rng.permutation(n_items)),
-        user_factors=rng.integers(-1, 2, (N_USERS, k)).astype(np.float32),
-        item_factors=rng.integers(-1, 2, (n_items, k)).astype(np.float32),
-        user_bias=np.array([0.1, -0.3, 0], np.float32),
-        item_bias=(rng.integers(-1, 2, n_items) / 3).astype(np.float32),
-        global_mean=0.5,
-        rating_min=1.0,
-        rating_max=5.0,
-        history=history,
-        popularity=rng.integers(0, 6, n_items).astype(np.float32),
-        data_as_of="2026-01-01T00:00:00.000Z",
-        neighbourhood=neighbourhood,
-        input_factors=rng.integers(-1, 2, (n_items, k)).astype(np.float32) if k else None,
-        fold_in=FoldIn("decayed_sum" if k else "neighbour_sum", HistoryWeights(half_life=2.0)),
-    )
-    genres = np.array(["Comedy", "Drama", "Horror"])
-    attributes: list[Attributes] = [
-        {
-            "genres": genres[rng.random(3) < 0.4].tolist(),
-            "year": int(rng.integers(1980, 2000)),
-            "rare": rng.random() < 0.04,
-        }
-        for _ in range(n_items)
-    ]
-    hidden = sorted(rng.permutation(n_items)[: n_items // 9].tolist()) if hides else []
-    catalogue = TestCatalogue(attributes, hidden)
-    return World(ListModel(snapshot, catalogue, FilterMasks()), catalogue)
+from tests.support.list_world import N_USERS, SIZES, ListCatalogue, World, world
 
 
 def shelf_of(this: World, request: ListRequest, user: ListUser | None) -> Shelf:
@@ -163,6 +85,7 @@ requests = st.builds(
     exploration=st.none(),
     level=st.none(),
     page_token=st.none(),
+    explain=st.just(0),
     user_id=st.sampled_from([None, "u0", "u1", "u2", "nobody"]),
     offset=st.sampled_from([0, 0, 1, 5, 60]),
     exclude=st.lists(item_ids, max_size=8).map(tuple),
@@ -293,7 +216,7 @@ def test_a_shortfall_names_what_ran_out(changes: dict[str, Any], code: str) -> N
 def test_hidden_items_and_items_without_a_common_user_run_out() -> None:
     """The catalogue's own causes."""
     this = world(60, "neighbours", hides=False)
-    hiding = TestCatalogue(this.catalogue.items, list(range(55)))
+    hiding = ListCatalogue(this.catalogue.items, list(range(55)))
     hidden = make_list(this.model._replace(catalogue=hiding), ListRequest(10), None, 7.0)
     assert (hidden.shortfall, len(hidden.rows)) == ("hidden", 5)
     alone = replace(this.model.snapshot, history=csr_array(np.zeros((N_USERS, 60), np.float32)))
@@ -313,7 +236,7 @@ def test_a_request_survives_its_record(request: ListRequest) -> None:
 def test_bad_filters_name_their_field_and_column(make_snapshot: Callable[..., ModelSnapshot]) -> None:
     """The filter of the list, and those of boosts."""
     snapshot = make_snapshot(n_items=60)
-    model = ListModel(snapshot, TestCatalogue([{"year": 1990}] * 60, []), FilterMasks())
+    model = ListModel(snapshot, ListCatalogue([{"year": 1990}] * 60, []), FilterMasks())
     boosts = (Boost("year > 1", 2.0), Boost("yeer > 1", 2.0))
     for request, field, column in (
         (ListRequest(5, filter="year >"), "filter", 7),

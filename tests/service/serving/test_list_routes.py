@@ -221,6 +221,28 @@ async def test_a_session_and_seeds_make_lists(client: Client, context: ReplicaCo
     assert "together" in both["detail"]
 
 
+async def test_a_list_tells_where_its_scores_come_from(client: Client, context: ReplicaContext) -> None:
+    """Items of the history with their fields and shares, in the query and in the body; null where there is none."""
+    model = context.store.current()
+    records = ItemRecords.of([ItemRecord(f"Title {row}", {}) for row in range(len(model.items))])
+    context.store.swap(replace(model, fold_in=FoldIn("decayed_sum"), item_records=records))
+    answer = await body(client, "GET", "/v1/recommendations/u1?n=5&explain=3&fields=title", 200)
+    history = {model.items.id_of[row] for row in model.seen_rows(1)}
+    for item in answer["items"]:
+        because = item["because"]
+        assert {one["item_id"] for one in because["items"]} <= history
+        assert all(
+            one["fields"] == {"title": f"Title {model.items.row_of[one['item_id']]}"} for one in because["items"]
+        )
+        total = sum(one["share"] for one in because["items"]) + because["others"] + because["base"]
+        assert total == pytest.approx(item["score"], abs=1e-5)
+    plain = await body(client, "GET", "/v1/recommendations/u1?n=5&fields=title", 200)
+    assert plain["items"] == [{name: item[name] for name in item if name != "because"} for item in answer["items"]]
+    popular = await body(client, "POST", "/v1/recommendations", 200, json={"n": 2, "explain": 3})
+    assert [item["because"] for item in popular["items"]] == [None, None]
+    assert (await body(client, "GET", "/v1/recommendations/u1?explain=21", 422))["errors"][0]["field"] == "explain"
+
+
 async def test_exclude_and_include_apply_before_the_top_n(client: Client) -> None:
     """The next best replace excluded items; included items are the only candidates."""
     whole = (await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u2", "n": 12}))["items"]
