@@ -129,8 +129,7 @@ class FeedFollower:
         if batch.entries:
             *pieces, last = _pieces(batch.events)
             for piece in pieces:
-                # Without marks: up to a mark nothing may be missing.
-                self._state.apply(batch.position, piece)
+                self._state.apply_part(batch.position, piece)
                 await asyncio.sleep(0)
             self._state.apply(batch.position, last, batch.erased, batch.marks)
             self.last_entry_s = time.monotonic()

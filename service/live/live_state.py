@@ -229,14 +229,18 @@ class LiveState:
         marks: Mapping[str, Position] | None = None,
     ) -> None:
         """Apply what the feed delivered up to a position."""
-        for event in events:
-            self._add_recent(position, event)
-            self._overlay.delivered(event)
-            self._on_change(event.user_id)
+        self.apply_part(position, events)
         for one in erased:
             self.erase(one, position)
         self._pass(marks or {})
         self.position = position
+
+    def apply_part(self, position: Position, events: Iterable[LiveEvent]) -> None:
+        """Apply some of the events up to a position, which is not reached before the rest is applied, too."""
+        for event in events:
+            self._add_recent(position, event)
+            self._overlay.delivered(event)
+            self._on_change(event.user_id)
 
     def _pass(self, marks: Mapping[str, Position]) -> None:
         """Take the marks up to which everything was delivered."""
