@@ -188,6 +188,51 @@ def filters(
 
 
 @app.command()
+def freshness(
+    *,
+    data: Data = "demo",
+    seconds: Annotated[float, typer.Option(min=1, help="Length of a phase.")] = 20.0,
+    lists: Annotated[float, typer.Option(min=0, help="Lists per second, besides the followed ones.")] = 500.0,
+    events: Annotated[float, typer.Option(min=0, help="Events per second, besides the followed ones.")] = 200.0,
+    probes: Annotated[float, typer.Option(min=0.1, help="Events per second that are followed.")] = 4.0,
+    replicas: Annotated[int, typer.Option(min=1, max=64, help="Replicas behind the balancer.")] = 3,
+    seed: Seed = 1,
+    check: Annotated[bool, typer.Option(help="Exit 1 if a promise was not kept.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Measure how long lists of each replica lack an event that was posted at the edge, through faults."""
+    import uvloop
+
+    from ops.benchmarks.freshness import live_freshness
+
+    plan = live_freshness.FreshnessPlan(
+        data=data,
+        seconds=seconds,
+        lists_per_s=lists,
+        events_per_s=events,
+        probes_per_s=probes,
+        replicas=replicas,
+        seed=seed,
+    )
+    with Workbench.temporary() as bench, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        result = runner.run(live_freshness.measure(plan, bench.scratch, _note))
+    title = f"delay of lists behind events, {replicas} replicas, {lists:g} lists/s and {events:g} events/s"
+    _report(
+        result.figures(),
+        title,
+        live_freshness.HEADINGS,
+        live_freshness.rows(result, plan.phases),
+        as_json=as_json,
+    )
+    broken = list(result.broken_promises(plan.phases))
+    for sentence in broken:
+        _note(sentence)
+    if check and broken:
+        raise RunError(f"{len(broken)} promises were not kept.")
+    return 0
+
+
+@app.command()
 def outage(
     *,
     data: Data = "demo",
