@@ -46,6 +46,8 @@ _log = structlog.get_logger("recollect.replica")
 _SHIP_S = 2.0
 # A starting replica waits this long for its first model before it listens without one.
 _FIRST_CHECK_S = 2.0
+# And so long for the feed of live events.
+_FIRST_FEED_S = 1.0
 
 
 def serve(config: Config, slot: int | None, *, insecure: bool = False, supervised: bool = False) -> None:
@@ -153,7 +155,9 @@ class _Replica:
         # The model first, so that a listening replica is usually ready. Without a model it still listens, because it
         # can accept feedback; the balancer asks another replica for lists.
         await self._watcher.wait_for_first_check(_FIRST_CHECK_S)
-        await self._follower.wait_for_snapshot(_FIRST_CHECK_S)
+        self._start_background(self._context.producer.run(), "telemetry shipper")
+        # A list must not be older than those of the process before this one. The shipper asks whose the namespace is.
+        await self._follower.wait_until_caught_up(_FIRST_FEED_S)
         # Objects of the start live as long as the process: freezing saves the collector from traversing them.
         gc.collect()
         gc.freeze()
@@ -164,7 +168,6 @@ class _Replica:
             f"Serving at {self._listener.url}, metrics and readiness at {self._admin.url}, "
             f"model {self._context.store.version or 'none yet'}, state in {self._config.home}."
         )
-        self._start_background(self._context.producer.run(), "telemetry shipper")
         self._start_background(self._context.items.run(), "catalogue builder")
         self._start_background(track_degradation(self._context, self._watcher, self._follower), "degradation tracker")
         _log.info(

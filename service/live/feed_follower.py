@@ -7,6 +7,7 @@ is read only while the namespace in Redis is this installation's.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 import structlog
@@ -70,7 +71,7 @@ class FeedFollower:
         self._on_batch = on_batch
         self._on_delay = on_delay
         self._snapshot: StateSnapshot | None = None
-        self._loaded = asyncio.Event()
+        self._caught_up = asyncio.Event()
         self._reported: type[Exception] | None = None
         self.connected = False
         self.last_entry_s: float | None = None
@@ -86,7 +87,6 @@ class FeedFollower:
         try:
             # The snapshot needs no Redis.
             await self._apply(await self._reader.read())
-            self._loaded.set()
             while True:
                 try:
                     await self._reader.connect()
@@ -101,22 +101,23 @@ class FeedFollower:
             self.connected = False
             await self._reader.close()
 
-    async def wait_for_snapshot(self, timeout_s: float) -> None:
-        """Wait until the snapshot is loaded, or the time is over."""
-        try:
+    async def wait_until_caught_up(self, timeout_s: float) -> None:
+        """Wait until the feed was read to its end once, or Redis does not answer, or the time is over."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self._loaded.wait()
-        except TimeoutError:
-            _log.warning("state snapshot not loaded in time", waited_s=timeout_s)
+                await self._caught_up.wait()
 
     async def _follow(self) -> None:
         if not self._may_follow():
             await asyncio.sleep(_NOT_OURS_S)
             return
-        batch = await self._reader.read(_BLOCK_MS)
+        has_caught_up = self._caught_up.is_set()
+        batch = await self._reader.read(_BLOCK_MS if has_caught_up else 0)
         self.connected = True
         self._reported = None
         await self._apply(batch)
+        if batch.snapshot is None and not batch.entries and not batch.waits:
+            self._caught_up.set()
 
     async def _apply(self, batch: FeedBatch) -> None:
         if batch.snapshot is not None:
@@ -141,6 +142,7 @@ class FeedFollower:
 
     def _disconnected(self, error: StreamError) -> None:
         self.connected = False
+        self._caught_up.set()
         # Once for each kind of outage.
         if self._reported is not type(error):
             self._reported = type(error)

@@ -41,6 +41,7 @@ class FeedBatch:
         position: The last feed entry that was read.
         marks: By producer: the position up to which its events are archived.
         entries: How many feed entries there were, heartbeats included.
+        waits: Whether entries are missing, and a snapshot with them is waited for.
     """
 
     snapshot: StateSnapshot | None = None
@@ -50,6 +51,7 @@ class FeedBatch:
     marks: dict[str, Position] = field(default_factory=dict)
     position: Position = _START
     entries: int = 0
+    waits: bool = False
 
     def add(self, entry: FeedEntry) -> None:
         """Add the content of the next entry."""
@@ -117,6 +119,7 @@ class LiveFeedReader:
             if entry is None or position != Position(self.position.epoch, self.position.seq + 1):
                 if batch.entries == 0:
                     await self._missing(position, readable=entry is not None)
+                    batch.waits = True
                 break
             self.position = position
             self._stuck_since_s = None

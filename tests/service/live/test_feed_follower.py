@@ -49,7 +49,7 @@ class Site:
             on_delay=([] if delays is None else delays).append,
         )
         running = asyncio.create_task(follower.run())
-        await follower.wait_for_snapshot(10)
+        await follower.wait_until_caught_up(10 if self.may_follow else 0.01)
         try:
             yield state, follower
         finally:
