@@ -5,10 +5,12 @@ Everything a benchmark starts lives in a temporary directory and is removed at i
 """
 
 import asyncio
+import dataclasses
 import json
 import os
 import platform
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -409,6 +411,33 @@ def new_items(
     headings = ("model", "known raters", "NDCG@10", "hit rate@10", "AUC")
     settings = {"data": data, "algorithms": algorithms, "seed": seed}
     _report({"rows": benchmark.as_json(rows), "settings": settings}, data, headings, cells, as_json=as_json)
+    return 0
+
+
+@app.command()
+def live(
+    *,
+    users: Annotated[int, typer.Option(min=1, help="Users with live events.")] = 100_000,
+    events: Annotated[int, typer.Option(min=1, help="Events of a user on average.")] = 10,
+    interval_events: Annotated[int, typer.Option(min=1, help="Events between two snapshots.")] = 2_000,
+    readers: Annotated[int, typer.Option(min=1, max=64, help="Processes that map the snapshot.")] = 3,
+    max_bytes: Annotated[int | None, typer.Option(help="Objective: memory of the state on the machine.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Store the live state of many users, and measure its memory, its saves and its look-ups."""
+    from ops.benchmarks import live_state
+    from ops.benchmarks.measured_process import run_measured
+
+    with tempfile.TemporaryDirectory(prefix="recollect-live-") as directory:
+        task = live_state.LiveTask(directory, users, events, interval_events)
+        written = run_measured("ops.benchmarks.live_state", task, live_state.LiveFigures)
+        found = live_state.read(Path(directory), users, readers)
+    memory_bytes = sum(reader.pss_bytes for reader in found)
+    figures = {"written": dataclasses.asdict(written), "readers": [dataclasses.asdict(reader) for reader in found]}
+    title = f"{users:,} users, {written.events:,} events"
+    _report(figures, title, ("live state", "figure"), live_state.rows(task, written, found), as_json=as_json)
+    if max_bytes is not None and memory_bytes > max_bytes:
+        raise RunError(f"The objective --max-bytes {max_bytes} was missed: the state takes {memory_bytes} bytes.")
     return 0
 
 

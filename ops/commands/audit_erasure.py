@@ -1,7 +1,8 @@
 """`recollect audit --erased ID`: what is left of an erased user, and the receipts of the erasures.
 
 Invariant: every place that telemetry or training writes to is searched: the archive's lines and dead letters, the
-spool, the published models. Lines received after the last erase request are not left over: the user came back.
+spool, the state snapshot, the published models. Lines received after the last erase request are not left over: the user
+came back.
 """
 
 import json
@@ -21,7 +22,9 @@ from telemetry.archive.dead_letters import decode_letter
 from telemetry.catalogue.commit import ErasureRequest
 from telemetry.erasure.erasure import ErasureReceipt, falls_under, read_receipts, user_digest
 from telemetry.erasure.line_matcher import LineMatcher
-from telemetry.errors import ArchiveError
+from telemetry.errors import ArchiveError, StateError
+from telemetry.ids import rfc3339_ms
+from telemetry.live.state_snapshot import StateSnapshot
 from telemetry.wal.slot_inspection import spooled_lines
 
 _END_OF_TIME: Final = "9999-12-31T23:59:59.999Z"
@@ -77,6 +80,12 @@ def search(config: Config, user_id: str) -> ErasureSearch:
                     count(f"archive/{file.path}", received_at)
             except ArchiveError as error:
                 unread.append(str(error))
+    try:
+        snapshot = StateSnapshot.open(config.state_dir)
+        for event in (event for key in sorted(keys) for event in snapshot.stored_events(key)):
+            count("state", rfc3339_ms(event.received_ms / 1000))
+    except StateError as error:
+        unread.append(str(error))
     for version in versions.published(config.models_dir):
         try:
             created = str(artefact.read_manifest(config.models_dir / version)["created"])

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ from telemetry.archive.retention import last_retired_day
 from telemetry.batch import Position
 from telemetry.consumer.sinks import CommittedEvents
 from telemetry.counters import LiveCounters
+from telemetry.daemon_thread import run_in_daemon_thread
 from telemetry.erasure.erasure_requests import open_requests
 from telemetry.errors import ArchiveError, LeaseLostError, StateError
 from telemetry.events import ItemChange, encode
@@ -39,13 +41,14 @@ from telemetry.live.state_restore import Wanted, restore
 from telemetry.live.state_store import StateStore
 from telemetry.notes import Observer, StateFailed, StateRestored, notify
 from telemetry.settings import LiveSettings
-from telemetry.shielding import shield_until_done
 from telemetry.stream.feed_stream import FeedStream
 
 _CHECK_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
 _ERASE_PATIENCE_S: Final = 5.0
+_LAST_SAVE_S: Final = 5.0
+_THREAD: Final = "live-state"
 # More than these are saved before the interval has passed.
 _MOST_PENDING: Final = 50_000
 # A snapshot is saved when the feed has this share of its bytes that no snapshot includes.
@@ -79,8 +82,7 @@ class LiveFeed:
         self._failpoints = failpoints or Failpoints()
         self._heartbeat_s = heartbeat_s
         self._types = tuple(sorted(LIVE_TYPES if settings.impressions else DEFAULT_TYPES))
-        self._store = StateStore(directory, self._failpoints)
-        self._saving = asyncio.Lock()
+        self._directory = directory
         self._archive: Archive | None = None
         # Set while the namespace in Redis is the archive's.
         self._allowed = asyncio.Event()
@@ -99,6 +101,10 @@ class LiveFeed:
             observer=self._observer,
             failpoints=self._failpoints,
         )
+        # A thread of an earlier lease that hangs in its disk may still use its own.
+        self._store = StateStore(self._directory, self._failpoints)
+        self._saving = asyncio.Lock()
+        self._saves: set[asyncio.Task[None]] = set()
         # Events that no snapshot includes: new ones, and those that are being saved.
         self._pending: list[LiveEvent] = []
         self._in_hand: list[LiveEvent] = []
@@ -107,6 +113,8 @@ class LiveFeed:
         self._items = ItemTable()
         self._saved_items: tuple[int, str | None] = (0, None)
         self._marks: dict[str, Position] = {}
+        # Those of the last entry with content; marks alone wait for the next heartbeat.
+        self._offered: dict[str, Position] = {}
         self._part = ""
         self._lengths: dict[str, int] = {}
         self._since_ms = 0
@@ -130,14 +138,16 @@ class LiveFeed:
         erased = self._erase(
             [ErasedUser(request.user_id, unix_ms(request.requested_at)) for request in commit.erasures]
         )
-        moved = {name: mark for name, mark in commit.watermarks.items() if self._marks.get(name) != mark}
         self._marks = dict(commit.watermarks)
         # Rotated since the commit or not: what was committed so far is included.
         self._part, self._lengths = self._archive.part, self._archive.part_lengths
-        self._changed = self._changed or bool(events or lines or erased)
         self.counters.events += len(events)
         self.counters.unsaved_events = len(self._pending)
-        self._publisher.offer(FeedEntry(events, erased, lines, moved))
+        if events or lines or erased:
+            self._changed = True
+            moved = {name: mark for name, mark in self._marks.items() if self._offered.get(name) != mark}
+            self._offered = self._marks
+            self._publisher.offer(FeedEntry(events, erased, lines, moved))
 
     async def erase(self, requested: Mapping[str, str]) -> Mapping[str, int]:
         """Remove users from the files of the state and from the feed.
@@ -183,13 +193,24 @@ class LiveFeed:
         finally:
             publishing.cancel()
             await asyncio.gather(publishing, return_exceptions=True)
-            if self.counters.restored and self._changed:
-                try:
+            await self._end_lease()
+
+    async def _end_lease(self) -> None:
+        """Save what no snapshot includes; a disk that hangs is not waited for without end."""
+        try:
+            async with asyncio.timeout(_LAST_SAVE_S):
+                if self.counters.restored and self._changed:
                     await self._save()
-                except (ArchiveError, StateError, OSError) as error:
-                    self._failed(error)
-            self.counters.restored = False
-            self._archive = None
+                # One that goes on without its caller.
+                async with self._saving:
+                    pass
+        except (ArchiveError, StateError, OSError) as error:
+            # A timeout is an OSError, too.
+            self._failed(error)
+        for save in self._saves:
+            save.cancel()
+        self.counters.restored = False
+        self._archive = None
 
     async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do some work, again while it fails."""
@@ -221,19 +242,17 @@ class LiveFeed:
             self._types,
         )
         stop = threading.Event()
-        reading = asyncio.ensure_future(asyncio.to_thread(restore, archive.root, self._store, wanted, stop))
         try:
-            restored = await asyncio.shield(reading)
-        except asyncio.CancelledError:
+            restored = await run_in_daemon_thread(partial(restore, archive.root, self._store, wanted, stop), _THREAD)
+        finally:
+            # After a cancellation the thread ends by itself.
             stop.set()
-            await asyncio.wait([reading])
-            raise
         self._failpoints.hit("live.restored")
         for record in restored.items.records():
             self._items.apply(record)
         self._since_ms, self._generation = restored.since_ms, restored.generation
         await self._save(renew=True)
-        await asyncio.to_thread(self._store.remove_remains)
+        await run_in_daemon_thread(self._store.remove_remains, _THREAD)
         self.counters.restored = True
         self.counters.catch_up_events += restored.events
         self.counters.rebuilds += restored.rebuilt is not None
@@ -253,9 +272,10 @@ class LiveFeed:
                 return
             if publisher.unsaved_bytes >= _UNSAVED_SHARE * settings.feed_bytes:
                 return
-            if not await asyncio.to_thread(self._store.is_intact):
-                self._saved_items = (0, None)
-                return
+            async with self._saving:
+                if not await run_in_daemon_thread(self._store.is_intact, _THREAD):
+                    self._saved_items = (0, None)
+                    return
 
     async def _save(self, *, renew: bool = False, purge: bool = False) -> None:
         """Save a snapshot of everything up to now.
@@ -264,10 +284,17 @@ class LiveFeed:
             renew: Whether the feed begins a new generation with it.
             purge: Whether erased users are removed from the layers; otherwise readers leave their events out.
         """
-        async with self._saving:
-            await shield_until_done(self._save_now(renew=renew, purge=purge))
+        # It goes on when the caller is cancelled, so that no file is replaced by an older one.
+        save = asyncio.create_task(self._save_now(renew=renew, purge=purge))
+        self._saves.add(save)
+        save.add_done_callback(self._saves.discard)
+        await asyncio.shield(save)
 
     async def _save_now(self, *, renew: bool, purge: bool) -> None:
+        async with self._saving:
+            await self._save_alone(renew=renew, purge=purge)
+
+    async def _save_alone(self, *, renew: bool, purge: bool) -> None:
         started_s = time.monotonic()
         archive, store, settings = self._held_archive, self._store, self._settings
         # Before the state of the snapshot is fixed: a later compaction may have later events.
@@ -297,12 +324,11 @@ class LiveFeed:
         )
         rules = KeepRules(settings.events_per_user, since_ms, erased)
         try:
-            manifest = await asyncio.to_thread(
-                store.prepare, manifest, rules, self._in_hand, records, settings.state_bytes, purge=purge
-            )
+            prepare = partial(store.prepare, manifest, rules, self._in_hand, records, settings.state_bytes, purge=purge)
+            manifest = await run_in_daemon_thread(prepare, _THREAD)
             # A consumer that lost its lease must not replace its successor's snapshot.
             await archive.beat()
-            await asyncio.to_thread(store.save, manifest)
+            await run_in_daemon_thread(partial(store.save, manifest), _THREAD)
         except BaseException:
             # What is in a layer already is the same event.
             self._pending, self._changed = self._in_hand + self._pending, True

@@ -19,7 +19,8 @@ from telemetry.errors import BadBatchError, StateError
 from telemetry.events import Record
 from telemetry.live.feed_entry import ErasedUser, FeedEntry, decode_entry
 from telemetry.live.live_event import LiveEvent
-from telemetry.live.state_snapshot import Stamp, StateSnapshot, stamp_of
+from telemetry.live.state_manifest import Stamp, stamp_of
+from telemetry.live.state_snapshot import StateSnapshot
 from telemetry.stream.feed_stream import FeedStream
 
 _MAX_ENTRIES: Final = 100

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import orjson
 
@@ -19,6 +19,9 @@ from telemetry.wal.disk import sync_directory
 
 FILE_NAME: Final = "snapshot.json"
 FORMAT: Final = 1
+
+Stamp: TypeAlias = tuple[int, int, int]
+"""What differs between two manifests of a directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,8 @@ class StateManifest:
     lengths: Mapping[str, int] = field(default_factory=dict)
     compacted: tuple[str, ...] = ()
 
-    def write(self, directory: Path) -> None:
-        """Replace the manifest of a directory; raises OSError."""
+    def write(self, directory: Path) -> Stamp:
+        """Replace the manifest of a directory; returns its stamp. Raises OSError."""
         positions = {
             "position": list(self.position),
             "marks": {producer: list(mark) for producer, mark in self.marks.items()},
@@ -68,8 +71,11 @@ class StateManifest:
             file.write(b"%b\n%08x\n" % (body, zlib.crc32(body)))
             file.flush()
             os.fsync(file.fileno())
+            # Another consumer may replace the file as soon as it has its name.
+            stamp = _stamp(os.fstat(file.fileno()))
         staged.rename(directory / FILE_NAME)
         sync_directory(directory)
+        return stamp
 
     @classmethod
     def read(cls, directory: Path) -> "StateManifest | None":
@@ -95,3 +101,15 @@ class StateManifest:
         for name in ("types", "layers", "compacted"):
             fields[name] = tuple(fields[name])
         return cls(**fields)
+
+
+def stamp_of(directory: Path) -> Stamp | None:
+    """Return the stamp of the manifest in a directory; None without one."""
+    try:
+        return _stamp((directory / FILE_NAME).stat())
+    except OSError:
+        return None
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -6,7 +6,7 @@ share its pages. `events(user_id)` is a function of the archive, `marks`, `since
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 from telemetry.batch import Position
 from telemetry.errors import BadEventError, StateError
@@ -15,13 +15,11 @@ from telemetry.live.event_layer import KEY_BYTES, EventLayer, user_key
 from telemetry.live.item_actions import ItemAction, item_actions
 from telemetry.live.item_table import ItemTable
 from telemetry.live.live_event import LiveEvent, last_events
-from telemetry.live.state_manifest import FILE_NAME, StateManifest
+from telemetry.live.state_manifest import Stamp, StateManifest, stamp_of
 
 # Between the reading of the manifest and the opening a file may be replaced; then another manifest names others.
 _ATTEMPTS: Final = 5
 _NOTHING: Final = StateManifest("", Position(0, 0), {}, 0, 0, 0, ())
-
-Stamp: TypeAlias = tuple[int, int, int]
 
 
 class StateSnapshot:
@@ -127,6 +125,11 @@ class StateSnapshot:
                 if action.time_ms >= self.since_ms and action.received_ms > erased.get(action.user_half, -1):
                     yield action
 
+    def stored_events(self, user_id: str) -> list[LiveEvent]:
+        """Return everything that the files hold of a user, also what `events` leaves out."""
+        key = user_key(user_id)
+        return last_events((event for layer in self._layers for event in layer.events(key, user_id)), self.n_events)
+
     def item_table(self) -> ItemTable:
         """Read the last change of each item.
 
@@ -147,12 +150,3 @@ def read_items(file: ColumnFile) -> ItemTable:
         return ItemTable.from_bytes(file.column("items").tobytes())
     except (BadEventError, KeyError) as error:
         raise StateError(f"A file of items in the state snapshot cannot be read: {error}.") from None
-
-
-def stamp_of(directory: Path) -> Stamp | None:
-    """Return what differs between two snapshots of a directory; None without one."""
-    try:
-        status = (directory / FILE_NAME).stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size

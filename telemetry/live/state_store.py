@@ -24,8 +24,8 @@ from telemetry.live.event_layer import EventLayer, write_layer
 from telemetry.live.item_table import ItemTable
 from telemetry.live.layer_merge import KeepRules, layers_to_merge, write_merged
 from telemetry.live.live_event import LiveEvent
-from telemetry.live.state_manifest import FILE_NAME, StateManifest
-from telemetry.live.state_snapshot import Stamp, read_items, stamp_of
+from telemetry.live.state_manifest import FILE_NAME, Stamp, StateManifest, stamp_of
+from telemetry.live.state_snapshot import read_items
 from telemetry.wal.disk import sync_directory
 
 _EVENTS_SUFFIX: Final = ".events"
@@ -177,9 +177,9 @@ class StateStore:
         sync_directory(self.directory)
         self._failpoints.hit("live.layered")
         manifest = replace(manifest, layers=tuple(layer.name for layer in self._layers))
-        manifest.write(self.directory)
+        stamp = manifest.write(self.directory)
         self._failpoints.hit("live.saved")
-        self.manifest, self._stamp = manifest, stamp_of(self.directory)
+        self.manifest, self._stamp = manifest, stamp
         named = {*manifest.layers, manifest.items}
         for name in self._files - named:
             (self.directory / name).unlink(missing_ok=True)

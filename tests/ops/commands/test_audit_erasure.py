@@ -19,10 +19,16 @@ from service.models.user_erasure import ModelUserEraser
 from telemetry.archive.archive import Archive
 from telemetry.archive.archive_files import DEAD_LETTERS
 from telemetry.archive.compaction import compact
+from telemetry.batch import Position
 from telemetry.consumer.consumer import Consumer
 from telemetry.erasure.erasure import read_receipts
-from telemetry.events import Event, System
+from telemetry.events import Event, Record, System
 from telemetry.ids import uuid7
+from telemetry.live.event_layer import user_key
+from telemetry.live.layer_merge import KeepRules
+from telemetry.live.live_event import live_event, unix_ms
+from telemetry.live.state_manifest import StateManifest
+from telemetry.live.state_store import StateStore
 from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
@@ -100,7 +106,7 @@ async def test_every_place_is_searched(
     make_snapshot: Callable[..., ModelSnapshot],
     publish_snapshot: Publish,
 ) -> None:
-    """Lines of any class, compacted or not, dead letters, the spool and the models; a similar id is another user."""
+    """Lines of any class, compacted or not, dead letters, spool, live state and models; u10 is another user."""
     events: list[tuple[int, Event]] = [
         *((1, feedback(user_id="u1")), (2, served(user_id="u1"))),
         *((3, feedback(user_id="u10", item_id="u1")), (5, feedback(user_id="u1", event_id="event-5"))),
@@ -113,6 +119,12 @@ async def test_every_place_is_searched(
         seal(config.archive_dir)
         list(compact(config.archive_dir, "2027-01-01"))
         commit(config.archive_dir, dead)
+        store = StateStore(config.state_dir)
+        records = (Record(event, "p", 1, seq) for seq, event in events)
+        store.add([event for event in map(live_event, records) if event is not None], KeepRules(10, 0))
+        # What readers leave out is found, too.
+        hidden = {user_key("u1").hex(): unix_ms("2027-01-01T00:00:00.000Z")}
+        store.save(StateManifest("a", Position(1, 0), {}, 0, 365, 10, (), erased=hidden))
 
     await asyncio.to_thread(fill)
     version = publish_snapshot(config.models_dir, make_snapshot())
@@ -127,10 +139,11 @@ async def test_every_place_is_searched(
         "archive/deadletters": 1,
         "models": 1,
         "spool": 1,
+        "state": 2,
     }
-    assert sorted(result["left"].values()) == [1, 1, 1, 1, 2]
+    assert sorted(result["left"].values()) == [1, 1, 1, 1, 2, 2]
     assert f"models/{version}" in result["left"]
-    assert audit_erased("u1")[1].endswith('User "u1" is in 5 places; no erasure of this user was requested.\n')
+    assert audit_erased("u1")[1].endswith('User "u1" is in 6 places; no erasure of this user was requested.\n')
 
 
 async def test_after_an_erasure_nothing_is_left(

@@ -9,7 +9,7 @@ import pytest
 from telemetry.archive.compaction import compact
 from telemetry.batch import Position
 from telemetry.errors import StateError
-from telemetry.live.state_manifest import FILE_NAME, StateManifest
+from telemetry.live.state_manifest import FILE_NAME, Stamp, StateManifest
 from telemetry.live.state_snapshot import StateSnapshot
 from telemetry.notes import FeedBegun, StateFailed, StateRestored
 from tests.reference.live_state import item_changes, live_state
@@ -364,10 +364,10 @@ async def test_a_disk_that_refuses_is_tried_again(
     write = StateManifest.write
     failures = iter([OSError(28, "No space left on device")] * 2)
 
-    def refuse(manifest: StateManifest, directory: Path) -> None:
+    def refuse(manifest: StateManifest, directory: Path) -> Stamp:
         for failure in failures:
             raise failure
-        write(manifest, directory)
+        return write(manifest, directory)
 
     monkeypatch.setattr(StateManifest, "write", refuse)
     site.feed.flush_all()

@@ -8,8 +8,8 @@ from telemetry.batch import EventPosition, Position
 from telemetry.errors import StateError
 from telemetry.live.event_layer import EventLayer, user_key, write_layer
 from telemetry.live.live_event import LIVE_TYPES, LiveEvent
-from telemetry.live.state_manifest import FILE_NAME, StateManifest
-from telemetry.live.state_snapshot import StateSnapshot, stamp_of
+from telemetry.live.state_manifest import FILE_NAME, StateManifest, stamp_of
+from telemetry.live.state_snapshot import StateSnapshot
 
 USERS = ("42", "ü\n", "x" * 128, "p-0123456789abcdef0123456789abcdef")
 
