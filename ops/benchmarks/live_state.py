@@ -135,17 +135,24 @@ def read(directory: Path, users: int, readers: int) -> list[ReaderFigures]:
     running = [subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(readers)]
     figures = []
     try:
-        looked_up = [process.stdout.readline().split() for process in running if process.stdout is not None]
-        # Each has touched its pages, so that their shares can be compared.
-        for process, (first, median, p99) in zip(running, looked_up, strict=True):
-            output, _ = process.communicate("\n", timeout=60)
-            pss, mapped = output.split()
+        looked_up = [_answer(process) for process in running]
+        # All have touched their pages, and all still map them.
+        memory = [_answer(process, "now\n") for process in running]
+        for (first, median, p99), (pss, mapped) in zip(looked_up, memory, strict=True):
             figures.append(ReaderFigures(float(first), float(median), float(p99), int(pss), int(mapped)))
     finally:
         for process in running:
             process.kill()
             process.wait()
     return figures
+
+
+def _answer(process: "subprocess.Popen[str]", line: str = "") -> list[str]:
+    if process.stdin is None or process.stdout is None:
+        return []
+    process.stdin.write(line)
+    process.stdin.flush()
+    return process.stdout.readline().split()
 
 
 def rows(task: LiveTask, written: LiveFigures, readers: Sequence[ReaderFigures]) -> list[tuple[str, str]]:
@@ -183,6 +190,8 @@ def _read_here(directory: Path, users: int) -> None:
     print(first_us, statistics.median(took), took[int(len(took) * 0.99)], flush=True)
     sys.stdin.readline()
     print(_pss_bytes() - before, snapshot.size_bytes, flush=True)
+    # The pages of this process count for the others until it is killed.
+    sys.stdin.readline()
 
 
 def _pss_bytes() -> int:

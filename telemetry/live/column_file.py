@@ -28,11 +28,12 @@ _TAIL: Final = struct.Struct("<II8s")
 _ALIGNMENT: Final = 8
 
 
-def write_columns(path: Path, columns: Iterable[tuple[str, Column]], facts: Mapping[str, Any]) -> int:
+def write_columns(path: Path, columns: Iterable[tuple[str, Iterable[Column]]], facts: Mapping[str, Any]) -> int:
     """Write a file aside, sync it and rename it; its directory is the caller's to sync.
 
     Args:
-        columns: One-dimensional; made one after the other, so that only one needs to be in memory.
+        columns: Each as pieces of one type, at least one, which are made one after the other: only one needs to be in
+            memory.
         facts: JSON.
 
     Returns:
@@ -47,11 +48,13 @@ def write_columns(path: Path, columns: Iterable[tuple[str, Column]], facts: Mapp
         with staged.open("wb", buffering=0) as file:
             os.fchmod(file.fileno(), 0o600)
             file.write(_MAGIC)
-            for name, column in columns:
-                data = _bytes_of(column)
-                offset = file.tell()
-                table[name] = [column.dtype.str, len(column), offset, zlib.crc32(data)]
-                _write_all(file.fileno(), data)
+            for name, pieces in columns:
+                offset, kind, count, checksum = file.tell(), "", 0, 0
+                for piece in pieces:
+                    data = _bytes_of(piece)
+                    kind, count, checksum = piece.dtype.str, count + len(piece), zlib.crc32(data, checksum)
+                    _write_all(file.fileno(), data)
+                table[name] = [kind, count, offset, checksum]
                 _write_all(file.fileno(), memoryview(bytes(-file.tell() % _ALIGNMENT)))
             footer = orjson.dumps({"format": _FORMAT, "columns": table, "facts": facts})
             _write_all(file.fileno(), memoryview(footer + _TAIL.pack(len(footer), zlib.crc32(footer), _MAGIC)))

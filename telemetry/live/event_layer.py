@@ -5,7 +5,7 @@ consecutive, sorted by (time_ms, position). Items, values and (producer, epoch) 
 the narrowest type that holds it: about 22 bytes an event.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
@@ -137,39 +137,42 @@ def write_layer(path: Path, events: Iterable[LiveEvent], most: int) -> None:
     halves = np.frombuffer(b"".join(key for key, _ in keys), ">u8").reshape(-1, 2).astype(np.uint64)
     ends = np.cumsum([len(group) for group in groups], dtype=np.int64)
 
-    def columns() -> Iterator[tuple[str, Column]]:
-        yield "high", halves[:, 0]
-        yield "low", halves[:, 1]
-        yield "starts", narrow(np.concatenate([np.zeros(1, np.int64), ends]))
-        yield "item", narrow(np.array([items[event.item_id] for event in rows], np.int64))
-        yield "type", narrow(np.array([LIVE_TYPES.index(event.type) for event in rows], np.int64))
-        yield (
-            "value",
-            narrow(np.array([values[event.value] if event.value is not None else 0 for event in rows], np.int64)),
-        )
-        yield "time", np.array([event.time_ms for event in rows], np.int64)
-        yield "delay", narrow(np.array([event.received_ms - event.time_ms for event in rows], np.int64))
-        yield "stream", narrow(np.array([codes[event.position[:2]] for event in rows], np.int64))
-        yield "seq", narrow(np.array([event.position.seq for event in rows], np.int64))
-        yield "values", np.array(list(values), np.float64)
-        yield from text_columns(items)
-
-    write_columns(path, columns(), {"streams": streams})
+    numbers = {
+        "starts": np.concatenate([np.zeros(1, np.int64), ends]),
+        "item": np.array([items[event.item_id] for event in rows], np.int64),
+        "type": np.array([LIVE_TYPES.index(event.type) for event in rows], np.int64),
+        "value": np.array([_code(values, event.value) for event in rows], np.int64),
+        "delay": np.array([event.received_ms - event.time_ms for event in rows], np.int64),
+        "stream": np.array([codes[event.position[:2]] for event in rows], np.int64),
+        "seq": np.array([event.position.seq for event in rows], np.int64),
+    }
+    columns = {
+        "high": halves[:, 0],
+        "low": halves[:, 1],
+        **{name: narrow(column) for name, column in numbers.items()},
+        "time": np.array([event.time_ms for event in rows], np.int64),
+        "values": np.array(list(values), np.float64),
+        **text_columns(items),
+    }
+    write_columns(path, ((name, [column]) for name, column in columns.items()), {"streams": streams})
 
 
 def _code(values: Mapping[float, int], value: float | None) -> int:
     return 0 if value is None else values[value]
 
 
-def text_columns(items: Iterable[str]) -> Iterator[tuple[str, Column]]:
-    """Yield the columns of the table of items."""
+def text_columns(items: Iterable[str]) -> dict[str, Column]:
+    """Return the columns of the table of items."""
     encoded = [item.encode() for item in items]
-    yield "item_text", np.frombuffer(b"".join(encoded), np.uint8)
-    yield "item_ends", narrow(np.cumsum([len(text) for text in encoded], dtype=np.int64))
+    ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+    return {"item_text": np.frombuffer(b"".join(encoded), np.uint8), "item_ends": narrow(ends)}
 
 
 def narrow(column: Column) -> Column:
     """Return a column of non-negative numbers in the narrowest unsigned type that holds it."""
-    most = int(column.max()) if len(column) else 0
-    kind: Any = next(kind for kind in _CODES if most <= np.iinfo(kind).max)
-    return column.astype(kind, copy=False)
+    return column.astype(narrowest(int(column.max()) if len(column) else 0), copy=False)
+
+
+def narrowest(most: int) -> np.dtype[Any]:
+    """Return the narrowest unsigned type that holds a number."""
+    return np.dtype(next(kind for kind in _CODES if most <= np.iinfo(kind).max))

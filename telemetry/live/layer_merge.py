@@ -1,12 +1,12 @@
 """Merges layers into one: the last events of each user of the union of their sets.
 
 Invariant: the result depends on the union alone, so layers may be merged in any order and grouping. Users are handled
-in blocks, so that besides the result only one block is in memory.
+in blocks, and columns one after the other, so that the memory needed is a twentieth of the result and one block.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from telemetry.live.column_file import Column, write_columns
-from telemetry.live.event_layer import EVENT_COLUMNS, EventLayer, narrow, text_columns
+from telemetry.live.event_layer import EventLayer, narrow, narrowest, text_columns
 
 _BLOCK_EVENTS: Final = 1 << 20
 _RATIO: Final = 4
@@ -71,30 +71,37 @@ def write_merged(path: Path, layers: Sequence[EventLayer], rules: KeepRules) -> 
             items.setdefault(item, len(items))
     sources = [_Source(layer, rank, items, values, streams) for layer, rank in zip(layers, ranks, strict=True)]
     erased = {row: ms for key, ms in rules.erased.items() if (row := _row_of(high, low, key)) is not None}
-    blocks = [
-        _merged_block(sources, first, last, rules, erased) for first, last in _blocks(sources, len(high), _BLOCK_EVENTS)
-    ]
-    counts = np.concatenate([counts for counts, _ in blocks]) if blocks else np.zeros(0, np.int64)
-    present = counts > 0
     used = np.zeros(len(items), bool)
-    for _, columns in blocks:
-        used[columns["item"]] = True
-    codes = np.cumsum(used) - 1
+    blocks = []
+    for first, last in _blocks(sources, len(high), _BLOCK_EVENTS):
+        block = _Block(sources, first, last)
+        block.choose(rules, erased)
+        used[block.column("item")] = True
+        blocks.append(block)
+    counts = np.concatenate([np.zeros(0, np.int64), *(block.counts for block in blocks)])
+    present = counts > 0
+    codes = (np.cumsum(used) - 1).astype(narrowest(int(used.sum())))
+    types = {
+        "value": narrowest(len(values)),
+        "stream": narrowest(len(streams)),
+        **{
+            name: np.result_type(*(layer.columns[name] for layer in layers))
+            for name in ("type", "time", "delay", "seq")
+        },
+    }
 
-    def columns_of_file() -> Iterator[tuple[str, Column]]:
-        yield "high", high[present]
-        yield "low", low[present]
-        yield "starts", narrow(np.concatenate([np.zeros(1, np.int64), np.cumsum(counts[present])]))
-        for name in EVENT_COLUMNS:
-            parts = [columns.pop(name) for _, columns in blocks]
-            if name == "item":
-                parts = [codes[part] for part in parts]
-            column = np.concatenate(parts) if parts else np.zeros(0, np.int64)
-            yield name, column if name == "time" else narrow(column)
-        yield "values", values
-        yield from text_columns(item for item, code in items.items() if used[code])
+    def columns() -> Iterator[tuple[str, Iterable[Column]]]:
+        yield "high", [high[present]]
+        yield "low", [low[present]]
+        yield "starts", [narrow(np.concatenate([np.zeros(1, np.int64), np.cumsum(counts[present])]))]
+        yield "item", chain([codes[:0]], (codes[block.column("item")] for block in blocks))
+        for name, kind in types.items():
+            yield name, chain([np.zeros(0, kind)], (block.column(name).astype(kind) for block in blocks))
+        yield "values", [values]
+        for name, column in text_columns(item for item, code in items.items() if used[code]).items():
+            yield name, [column]
 
-    write_columns(path, columns_of_file(), {"streams": streams})
+    write_columns(path, columns(), {"streams": streams})
 
 
 class _Source:
@@ -173,40 +180,54 @@ def _blocks(sources: Sequence[_Source], n_users: int, block_events: int) -> Iter
     return ((first, last) for first, last in pairwise(bounds) if last > first)
 
 
-def _merged_block(
-    sources: Sequence[_Source], first: int, last: int, rules: KeepRules, erased: Mapping[int, int]
-) -> tuple[npt.NDArray[np.int64], dict[str, Column]]:
-    """Merge the events of the users with ranks from first to before last.
+class _Block:
+    """The users with ranks from first to before last, and which of their events stay.
 
-    Returns:
-        How many events of each user stay, and the columns of these events.
+    Attributes:
+        counts: How many events of each user stay.
     """
-    users = [source.rows(first, last) for source in sources]
-    parts = [source.events(rows) for source, rows in zip(sources, users, strict=True)]
-    columns = {
-        name: np.concatenate([source.column(name, part) for source, part in zip(sources, parts, strict=True)])
-        for name in EVENT_COLUMNS
-    }
-    ranks = [source.ranks[rows] - first for source, rows in zip(sources, users, strict=True)]
-    lengths = [
-        _lengths(source.layer.starts[rows.start : rows.stop + 1]) for source, rows in zip(sources, users, strict=True)
-    ]
-    owner = np.concatenate([np.repeat(rank, length) for rank, length in zip(ranks, lengths, strict=True)])
-    order = _order(owner, columns, np.concatenate(ranks), last - first)
-    owner, times, streams, seqs = owner[order], columns["time"][order], columns["stream"][order], columns["seq"][order]
-    keep = times >= rules.since_ms
-    # Equal positions have equal times, so they are neighbours.
-    keep[1:] &= (owner[1:] != owner[:-1]) | (streams[1:] != streams[:-1]) | (seqs[1:] != seqs[:-1])
-    for row, erased_ms in erased.items():
-        if first <= row < last:
-            start, stop = np.searchsorted(owner, [row - first, row - first + 1])
-            received = times[start:stop] + columns["delay"][order[start:stop]].astype(np.int64)
-            keep[start:stop] &= received > erased_ms
-    kept = np.flatnonzero(keep)
-    counts = np.bincount(owner[kept], minlength=last - first)
-    from_end = np.cumsum(counts)[owner[kept]] - np.arange(len(kept))
-    taken = order[kept[from_end <= rules.most]]
-    return np.minimum(counts, rules.most), {name: column[taken] for name, column in columns.items()}
+
+    def __init__(self, sources: Sequence[_Source], first: int, last: int) -> None:
+        self._first, self._n_users = first, last - first
+        self._sources = sources
+        self._users = [source.rows(first, last) for source in sources]
+        self._parts = [source.events(rows) for source, rows in zip(sources, self._users, strict=True)]
+        self._taken: npt.NDArray[np.uint32] = np.zeros(0, np.uint32)
+        self.counts: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+
+    def column(self, name: str) -> Column:
+        """Return a column of the events that stay, in their order."""
+        return self._whole(name)[self._taken]
+
+    def choose(self, rules: KeepRules, erased: Mapping[int, int]) -> None:
+        """Decide which events stay; `erased` is by rank."""
+        users = zip(self._sources, self._users, strict=True)
+        ranks = [source.ranks[rows] - self._first for source, rows in users]
+        users = zip(self._sources, self._users, strict=True)
+        lengths = [_lengths(source.layer.starts[rows.start : rows.stop + 1]) for source, rows in users]
+        owner = np.concatenate([np.repeat(rank, length) for rank, length in zip(ranks, lengths, strict=True)])
+        columns = {name: self._whole(name) for name in ("time", "stream", "seq")}
+        order = _order(owner, columns, np.concatenate(ranks), self._n_users)
+        owner, times, streams, seqs = owner[order], *(column[order] for column in columns.values())
+        keep = times >= rules.since_ms
+        # Equal positions have equal times, so they are neighbours.
+        keep[1:] &= (owner[1:] != owner[:-1]) | (streams[1:] != streams[:-1]) | (seqs[1:] != seqs[:-1])
+        here = {row - self._first: ms for row, ms in erased.items() if 0 <= row - self._first < self._n_users}
+        if here:
+            received = times + self._whole("delay")[order].astype(np.int64)
+            for row, erased_ms in here.items():
+                start, stop = np.searchsorted(owner, [row, row + 1])
+                keep[start:stop] &= received[start:stop] > erased_ms
+        kept = np.flatnonzero(keep)
+        counts = np.bincount(owner[kept], minlength=self._n_users)
+        from_end = np.cumsum(counts)[owner[kept]] - np.arange(len(kept))
+        self._taken = order[kept[from_end <= rules.most]].astype(np.uint32)
+        self.counts = np.minimum(counts, rules.most)
+
+    def _whole(self, name: str) -> Column:
+        """Return a column of all events, source by source."""
+        parts = zip(self._sources, self._parts, strict=True)
+        return np.concatenate([source.column(name, part) for source, part in parts])
 
 
 def _order(owner: Column, columns: Mapping[str, Column], ranks: Ranks, n_users: int) -> npt.NDArray[np.int64]:

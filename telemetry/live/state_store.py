@@ -189,7 +189,7 @@ class StateStore:
         """Write the file of items with their last changes; returns its name. Raises OSError."""
         path = self._new_path(_ITEMS_SUFFIX)
         data = b"".join(encode(*record) for record in records)
-        write_columns(path, [("items", np.frombuffer(data, np.uint8))], {})
+        write_columns(path, [("items", [np.frombuffer(data, np.uint8)])], {})
         return path.name
 
     def read_items(self) -> ItemTable:
