@@ -9,6 +9,9 @@ clock. A rating below `dislike_below`, and a dismissal, has `dislike_weight` in 
 
 With a `long_weight` a, the middle factor is the mean of two such powers, in proportion 1 to a: the second one has the
 `long_half_life`, and remembers older interactions faintly.
+
+All weights below 0 together are at most half of those above 0; where they are more, they are scaled down. What is least
+like a user's dislikes is no recommendation, so that a user without likes has no weights, and gets popular items.
 """
 
 from dataclasses import asdict, dataclass
@@ -21,6 +24,8 @@ from service.errors import ModelRefused
 from service.models.user_history import DISMISS, EVENT_TYPES, RATING, UserHistory
 
 DAY_S: Final = 86400.0
+# The largest sum of weights below 0, as a share of the sum of those above 0.
+MOST_DISLIKES: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,10 @@ class HistoryWeights:
         if self.half_life_days is not None and history.times_s is not None and n:
             ages_s = (history.times_s.max() - history.times_s).astype(np.float64)
             weights *= np.exp2(-ages_s / (DAY_S * self.half_life_days))
+        negative = weights < 0
+        if negative.any():
+            dislikes, likes = -float(weights[negative].sum()), float(weights[weights > 0].sum())
+            weights[negative] *= min(1.0, MOST_DISLIKES * likes / dislikes)
         return weights
 
     def decay(self, weights: NDArray[np.float64], later: NDArray[np.integer[Any]]) -> None:

@@ -1,12 +1,13 @@
 """The weights of all training interactions at once, as `HistoryWeights.of` gives them for one user."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.models.fold_in.settings import FoldIn
-from service.models.history_weights import DAY_S, HistoryWeights
+from service.models.history_weights import DAY_S, MOST_DISLIKES, HistoryWeights
 from service.models.user_history import RATING
 from service.training.algorithms.kernels.sparse_products import weighted_sums
 from service.training.assembly import HistoryEntries, event_types
@@ -29,7 +30,20 @@ def entry_weights(entries: HistoryEntries, weights: HistoryWeights) -> Float64:
         found *= np.exp2(-ages_s.astype(np.float64) / (DAY_S * weights.half_life_days))
     if weights.window is not None:
         found[later >= weights.window] = 0
+    _limit_dislikes(found, lengths)
     return found
+
+
+def _limit_dislikes(weights: Float64, lengths: NDArray[np.integer[Any]]) -> None:
+    """Scale the weights below 0 of users down to `MOST_DISLIKES`; `lengths` are the numbers of their interactions."""
+    negative = np.flatnonzero(weights < 0)
+    if not negative.size:
+        return
+    users = np.repeat(np.arange(lengths.size), lengths)
+    likes = np.bincount(users, np.maximum(weights, 0), lengths.size)
+    dislikes = np.bincount(users[negative], -weights[negative], lengths.size)
+    shares = np.minimum(1.0, MOST_DISLIKES * likes / np.where(dislikes > 0, dislikes, 1))
+    weights[negative] *= shares[users[negative]]
 
 
 def are_positive(data: Interactions, weights: HistoryWeights) -> NDArray[np.bool_]:

@@ -65,6 +65,7 @@ ENROLLED: Final = [
     Case("ease", (), 0.9, 0.15),
     Case("item_knn", (), 0.85, 0.15),
     Case("pure_svd", ("n_factors=8",), 0.8, 0.2),
+    Case("next_item", (), 0.8, 0.2, tastes=("long_weight=0", "reg=0.1")),
     Case("popularity", (), 0.9, 0.1, personal=False),
 ]
 CANNOT: Final = ("knn_basic", "knn_means", "knn_baseline")
@@ -197,6 +198,8 @@ def test_an_item_without_training_interactions_changes_no_other(case: Case, data
 
 
 def _undecayed(case: Case) -> tuple[str, ...]:
+    if case.name == "next_item":
+        return ("half_life=0", "long_weight=0")
     return ("half_life=0",) if case in RANKING else ()
 
 
@@ -241,10 +244,24 @@ def test_the_latest_interaction_weighs_most(case: Case) -> None:
 def test_a_dislike_turns_away_from_its_kind(case: Case) -> None:
     """A dismissal or a low rating of an even item lowers the even ones; a purchase or a high rating raises them."""
     snapshot = fitted(case, two_tastes(), *case.tastes, "half_life=0", "dislike_weight=-1")
+    liked_types, liked_values = [PURCHASE, PURCHASE], [5.0, 5.0]
+    before = taste(snapshot, event([3, 4], liked_types, liked_values))
     for kind, value in ((DISMISS, 1.0), (RATING, 1.0)):
-        assert taste(snapshot, event([2], [kind], [value])) < 0
+        assert taste(snapshot, event([3, 4, 2], [*liked_types, kind], [*liked_values, value])) < before
     for kind, value in ((PURCHASE, 5.0), (RATING, 4.0)):
-        assert taste(snapshot, event([2], [kind], [value])) > 0
+        assert taste(snapshot, event([3, 4, 2], [*liked_types, kind], [*liked_values, value])) > before
+
+
+@of(RANKING)
+def test_dislikes_alone_are_no_taste(case: Case) -> None:
+    """What is least like them is no recommendation: the list is the popular one, without what was seen."""
+    snapshot = fitted(case, two_tastes(), *case.tastes)
+    user = folded(snapshot, event([2, 3], [DISMISS, DISMISS], [1.0, 1.0]))
+    (ranking,) = scoring.personal(snapshot, [scoring.TopNRequest(0, 10, user=user)])
+    popular = scoring.popular(snapshot, 10, exclude=np.array([2, 3])).rows
+    assert ranking.rows.tolist() == popular.tolist()
+    assert ranking.is_personal is not None
+    assert not ranking.is_personal.any()
 
 
 @of([case for case in ENROLLED if case.personal and case not in RANKING])

@@ -91,7 +91,7 @@ def _confidences(data: Interactions, config: IalsConfig, *, recency: bool) -> De
     mean = data.ratings.mean(dtype=np.float64)
     for user_row in range(len(data.users)):
         own = snapshot.user_history(user_row)
-        found = how.of(own) if recency else how.of_events(own.values, own.types)
+        found = (how if recency else undecayed(how)).of(own)
         weights[user_row, own.rows] = found
         relative = own.values / mean if config.confidence == "ratings" else 1.0
         values[user_row, own.rows] = np.where(found > 0, found * relative, found)

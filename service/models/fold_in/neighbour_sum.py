@@ -14,5 +14,8 @@ _NO_FACTORS: Final = np.empty(0, dtype=np.float32)
 
 
 def neighbour_sum(model: ItemTables, how: FoldIn, recent: UserHistory, seen: NDArray[np.int32]) -> UserRepresentation:
-    """Return the recent items as inputs, each with its weight."""
-    return UserRepresentation(_NO_FACTORS, model.global_mean, seen, recent.rows, how.weights.of(recent))
+    """Return the recent items as inputs, each with its weight if that is not 0."""
+    rows, weights = recent.rows, how.weights.of(recent)
+    if not weights.all():
+        rows, weights = rows[weights != 0], weights[weights != 0]
+    return UserRepresentation(_NO_FACTORS, model.global_mean, seen, rows, weights)

@@ -43,10 +43,13 @@ def test_weights_fall_with_later_interactions_and_with_age() -> None:
     whole = history([9, 4, 2, 7], [5, 2, 5, 5], [RATING, RATING, PURCHASE, DISMISS], [0, 0, 10 * day_s, 20 * day_s])
     recent = WEIGHTS.recent(whole)
     assert recent.rows.tolist() == [4, 2, 7]
-    by_hand = [-0.5 * 0.5**1 * 0.5**2, 0.5**0.5 * 0.5**1, -0.5]
-    np.testing.assert_allclose(WEIGHTS.of(recent), by_hand)
+    old, liked, last = 0.5 * 0.5**1 * 0.5**2, 0.5**0.5 * 0.5**1, 0.5
+    # Together dislikes weigh at most half of what is liked.
+    share = 0.5 * liked / (old + last)
+    np.testing.assert_allclose(WEIGHTS.of(recent), [-old * share, liked, -last * share])
     without_times = recent._replace(times_s=None)
-    np.testing.assert_allclose(WEIGHTS.of(without_times), [-0.5 * 0.5, 0.5**0.5, -0.5])
+    share = 0.5 * 0.5**0.5 / (0.5 * 0.5 + 0.5)
+    np.testing.assert_allclose(WEIGHTS.of(without_times), [-0.5 * 0.5 * share, 0.5**0.5, -0.5 * share])
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def sets(draw: st.DrawFn) -> Interactions:
 
 @given(sets(), weightings())
 def test_all_weights_are_those_of_single_histories(data: Interactions, weights: HistoryWeights) -> None:
-    """To the last bit, and 0 outside of the window."""
+    """Up to the order of sums, and 0 outside of the window."""
     snapshot: ModelSnapshot = assemble(data, "popularity", PopularityConfig())
     found = entry_weights(history_entries(data), weights)
     expected = np.zeros((len(data.users), len(data.items)))
@@ -56,17 +56,20 @@ def test_all_weights_are_those_of_single_histories(data: Interactions, weights: 
         recent = weights.recent(snapshot.user_history(user_row))
         expected[user_row, recent.rows] = weights.of(recent)
     users = np.repeat(np.arange(len(data.users)), np.diff(snapshot.history.indptr))
-    assert found.tobytes() == expected[users, snapshot.history.indices].tobytes()
+    np.testing.assert_allclose(found, expected[users, snapshot.history.indices], rtol=1e-12, atol=0)
 
 
 @given(sets(), weightings())
-def test_weights_without_recency_are_those_of_events(data: Interactions, weights: HistoryWeights) -> None:
-    """They depend on the type and the value of an interaction alone."""
-    entries = history_entries(data)
-    types = np.zeros(len(data), np.uint8) if entries.types is None else entries.types
-    assert (
-        entry_weights(entries, undecayed(weights)).tolist() == weights.of_events(entries.history.data, types).tolist()
-    )
+def test_dislikes_weigh_at_most_half_of_likes(data: Interactions, weights: HistoryWeights) -> None:
+    """Below that they weigh what their events do."""
+    snapshot: ModelSnapshot = assemble(data, "popularity", PopularityConfig())
+    plain = undecayed(weights)
+    for user_row in range(len(data.users)):
+        own = snapshot.user_history(user_row)
+        of_events, found = plain.of_events(own.values, own.types), plain.of(own)
+        likes, dislikes = (float(np.maximum(sign * of_events, 0).sum()) for sign in (1, -1))
+        assert found[of_events > 0].tolist() == of_events[of_events > 0].tolist()
+        assert -found[found < 0].sum() == pytest.approx(min(dislikes, likes / 2))
 
 
 def test_hyperparameters_become_weights() -> None:
