@@ -41,6 +41,7 @@ VERBS = {
     "evaluate": Verb("ops.commands.evaluate:command", computes=True),
     "search": Verb("ops.commands.search:command", computes=True),
     "models": Verb("ops.commands.models:app", private=True),
+    "items": Verb("ops.commands.items:app"),
     "keys": Verb("ops.commands.keys:app", private=True),
     "archive": Verb("ops.commands.archive:app", private=True),
     "deadletters": Verb("ops.commands.deadletters:app", private=True),
