@@ -103,7 +103,7 @@ class Metrics:
 
 def admission_metrics(admission: Admission) -> Iterator[Metric]:
     """Yield the limit, the open and the refused requests by kind, read now."""
-    kinds = (("list", admission.lists), ("feedback", admission.feedback))
+    kinds = (("list", admission.lists), ("feedback", admission.feedback), ("many", admission.many))
     refused = CounterMetricFamily(
         "recollect_refused", "Requests refused with 503 by admission control.", labels=["kind"]
     )

@@ -36,6 +36,7 @@ ROUTES = (
     NginxRoute("/recommend/", "list_text"),
     NginxRoute("/recommend", "list_text"),
     NginxRoute("/v1/recommendations/", "list_json"),
+    NginxRoute("/v1/recommendations/batch", "model"),
     NginxRoute("/v1/recommendations", "model"),
     NginxRoute("/v1/popular", "list_json"),
     NginxRoute("/v1/events", "events"),

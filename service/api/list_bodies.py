@@ -24,6 +24,7 @@ BOOSTS_LIMIT: Final = 20
 PINS_LIMIT: Final = 100
 SESSION_LIMIT: Final = 200
 SEEDS_LIMIT: Final = 20
+LISTS_LIMIT: Final = 256
 PAGE_TOKEN_LIMIT: Final = 40_000
 FILTER_EXAMPLE: Final = 'for example `genre == "Comedy" and year >= 1990 and not (tag in ["gore"])`'
 
@@ -152,4 +153,12 @@ class RecommendationsRequest(Body):
         default=[],
         max_length=FIELDS_LIMIT,
         description="What to return of each item: `title`, or an attribute such as `genres`.",
+    )
+
+
+class ManyRecommendationsRequest(Body):
+    """Several lists, all of which are answered or none."""
+
+    requests: list[RecommendationsRequest] = Field(
+        min_length=1, max_length=LISTS_LIMIT, description="The lists, as for one, in any order."
     )

@@ -176,6 +176,16 @@ def _paths() -> dict[str, Any]:
                 body="RecommendationsRequest",
             ),
         },
+        "/v1/recommendations/batch": {
+            "post": _list_operation(
+                "recommendMany",
+                "Several lists in one request; all are answered or none",
+                [],
+                RequestTimedOut.status,
+                response=_content("The lists", "ManyRecommendations"),
+                body="ManyRecommendationsRequest",
+            ),
+        },
         "/v1/items/{item_id}/similar": {
             "get": _list_operation("similar", "The items nearest to an item", [item, *query], NotFound.status)
         },

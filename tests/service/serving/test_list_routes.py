@@ -243,6 +243,32 @@ async def test_a_list_tells_where_its_scores_come_from(client: Client, context: 
     assert (await body(client, "GET", "/v1/recommendations/u1?explain=21", 422))["errors"][0]["field"] == "explain"
 
 
+async def test_several_lists_come_in_one_answer(client: Client, context: ReplicaContext) -> None:
+    """In the order of the requests, each as by itself and each recorded; all or none."""
+    asked: list[dict[str, Any]] = [{"user_id": f"u{row % 5}", "n": 3 + row % 4} for row in range(40)]
+    asked[7] = {"seeds": ["i4"], "n": 2}
+    asked[9] = {"user_id": "u1", "include": ["i1", "i2"]}
+    answer = await body(client, "POST", "/v1/recommendations/batch", 200, json={"requests": asked})
+    events = recorded_events(context)
+    assert [one["recommendation_id"] for one in answer["lists"]] == [event["recommendation_id"] for event in events]
+    assert [event["request"]["n"] for event in events] == [one.get("n", 10) for one in asked]
+    for one, wanted in zip(answer["lists"], asked, strict=True):
+        alone = await body(client, "POST", "/v1/recommendations", 200, json=wanted)
+        assert one["items"] == alone["items"]
+    n_events = len(recorded_events(context))
+    bad = [asked[0], {"filter": "x =="}]
+    problem = await body(client, "POST", "/v1/recommendations/batch", 422, json={"requests": bad})
+    assert problem["errors"] == [
+        {"field": "requests[1].filter", "message": "ends where a value is needed (column 5)", "column": 5}
+    ]
+    assert problem["detail"].startswith("requests[1].filter: ")
+    await body(client, "POST", "/v1/recommendations/batch", 422, json={"requests": [{}] * 257})
+    assert len(recorded_events(context)) == n_events
+    # A user of this name has the route of all users.
+    assert (await body(client, "GET", "/v1/recommendations/batch?n=2", 200))["user_id"] == "batch"
+    await body(client, "DELETE", "/v1/recommendations/batch", 405)
+
+
 async def test_exclude_and_include_apply_before_the_top_n(client: Client) -> None:
     """The next best replace excluded items; included items are the only candidates."""
     whole = (await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u2", "n": 12}))["items"]

@@ -1,0 +1,168 @@
+"""Lists from a request to their answer: the user, the model, the list, the served event.
+
+Invariant: a list takes snapshot and catalogue once, and never waits for telemetry.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from aiohttp import web
+
+from service.api import wire
+from service.errors import Invalid
+from service.lists import pipeline
+from service.lists.exploration import Exploration, explores
+from service.lists.item_scores import ListUser
+from service.lists.list_request import ListRequest
+from service.lists.pipeline import ListModel, MadeList
+from service.lists.reduced import REDUCED, reduced_ranking
+from service.live.live_users import LiveUser
+from service.models import scoring
+from service.models.snapshot import ModelSnapshot
+from service.serving import request_inputs
+from service.serving.batcher import Batcher
+from service.serving.context import CONTEXT, ReplicaContext
+from service.serving.known_users import user_row_of
+from service.serving.ranked_list import RankedList
+from telemetry.ids import uuid7
+
+# Lists of one request that are made in one turn of the event loop.
+_TOGETHER: Final = 16
+
+
+class PreparedList(NamedTuple):
+    """A list that can be served."""
+
+    ranked: RankedList
+    started_s: float
+    recommendation_id: str
+    now_s: float
+
+
+async def serve(request: web.Request, list_request: ListRequest) -> wire.Recommendations:
+    """Make a list, record it as served and return its answer."""
+    return _record(request, await _prepare(request, list_request))
+
+
+async def serve_all(request: web.Request, list_requests: Sequence[ListRequest]) -> list[wire.Recommendations]:
+    """Serve lists, all of them or none.
+
+    Lists are made a few at a time, so that other requests are answered in between.
+
+    Raises:
+        Invalid: A request is wrong; the field names its place among them.
+    """
+    prepared: list[PreparedList] = []
+    for start in range(0, len(list_requests), _TOGETHER):
+        together = list_requests[start : start + _TOGETHER]
+        prepared += await asyncio.gather(
+            *(_prepare_one(request, list_request, index) for index, list_request in enumerate(together, start))
+        )
+        await asyncio.sleep(0)
+    return [_record(request, one) for one in prepared]
+
+
+async def _prepare_one(request: web.Request, list_request: ListRequest, index: int) -> PreparedList:
+    try:
+        return await _prepare(request, list_request)
+    except Invalid as error:
+        errors = [{**entry, "field": f"requests[{index}].{entry['field']}"} for entry in error.errors or []]
+        raise Invalid(f"requests[{index}].{error.detail}", errors=errors) from None
+
+
+async def _prepare(request: web.Request, list_request: ListRequest) -> PreparedList:
+    """Make a list."""
+    started_s = time.perf_counter()
+    context = request.app[CONTEXT]
+    # Both before the first await, so that they are of one model.
+    snapshot, catalogue = context.store.current(), context.store.catalogue
+    recommendation_id = uuid7()
+    list_request = _decided(context, list_request, recommendation_id)
+    pseudonym = context.pseudonyms.pseudonym(list_request.user_id)
+    user_row = None if list_request.user_id is None else user_row_of(context, snapshot, list_request.user_id)
+    if pseudonym is None:
+        live = None
+    elif list_request.level is None:
+        live = context.live.user(snapshot, pseudonym, user_row)
+    else:
+        live = context.live.unfolded(snapshot, pseudonym, user_row)
+    user = _list_user(user_row, live)
+    # In milliseconds, as the served event has it.
+    now_s = int(time.time() * 1000) / 1000
+    if list_request.is_plain:
+        hidden = catalogue.unavailable_rows(now_s)
+        made = await _plain_list(context.batcher, snapshot, list_request, user, hidden)
+    else:
+        list_model = ListModel(snapshot, catalogue, context.filter_masks)
+        made = pipeline.make_list(list_model, list_request, user, now_s, recommendation_id)
+    if list_request.deadline_ms is not None:
+        context.level_costs.observe(list_request.level, time.perf_counter() - started_s)
+    ranked = RankedList(list_request, snapshot, made, catalogue, live)
+    return PreparedList(ranked, started_s, recommendation_id, now_s)
+
+
+def _decided(context: ReplicaContext, list_request: ListRequest, recommendation_id: str) -> ListRequest:
+    """Return a request with what the server decides: the level that its deadline leaves, and whether it explores."""
+    if list_request.deadline_ms is not None and list_request.similar_to is None:
+        list_request = list_request._replace(level=context.level_costs.level_for(list_request.deadline_ms / 1000))
+    how = context.config.exploration
+    if how.share and list_request.similar_to is None and explores(recommendation_id, how.share):
+        exploration = Exploration(how.head, how.pool, how.temperature)
+        list_request = list_request._replace(exploration=exploration)
+    return list_request
+
+
+def _list_user(user_row: int | None, live: LiveUser | None) -> ListUser | None:
+    """Return the user of a list; None if neither the model nor the live state knows the user."""
+    if live is None:
+        return None if user_row is None else ListUser(user_row)
+    return ListUser.from_history(user_row, live.representation, live.seen, live.history)
+
+
+async def _plain_list(
+    batcher: Batcher, snapshot: ModelSnapshot, list_request: ListRequest, user: ListUser | None, hidden: scoring.Rows
+) -> MadeList:
+    """Make a list that `is_plain`, together with those of other requests."""
+    exclude = pipeline.rows_of(snapshot, list_request.exclude)
+    if hidden.size:
+        exclude = np.concatenate([exclude, hidden])
+    if user is not None and user.seen_since.size:
+        exclude = np.concatenate([exclude, user.seen_since])
+    n, offset = list_request.n + 1, list_request.offset
+    if user is not None and list_request.level in REDUCED:
+        exclude = np.concatenate([exclude, user.seen_rows(snapshot)])
+        ranking = reduced_ranking(snapshot, list_request.level, user.row, n, offset=offset, exclude=exclude)
+    elif user is None or not user.is_known:
+        ranking = scoring.popular(snapshot, n, offset=offset, exclude=exclude)
+    else:
+        # With a representation the row does not count.
+        top_n = scoring.TopNRequest(user.row or 0, n, offset, exclude, user=user.representation)
+        ranking = await batcher.personal(snapshot, top_n)
+    return pipeline.plain_list(snapshot, list_request, user, hidden, ranking)
+
+
+def _record(request: web.Request, prepared: PreparedList) -> wire.Recommendations:
+    """Return the answer of a list and offer its event to telemetry; every list passes here."""
+    ranked, started_s, recommendation_id, now_s = prepared
+    context = request.app[CONTEXT]
+    degraded = ranked.list_request.level or context.state.degraded
+    answer = ranked.answer(recommendation_id, degraded)
+    if request.method == "HEAD":
+        # HEAD has no body, so no item was served.
+        return answer
+    context.producer.offer(
+        ranked.event(
+            recommendation_id,
+            degraded,
+            request_id=request_inputs.request_id(request) or recommendation_id,
+            pseudonym=context.pseudonyms.pseudonym(ranked.list_request.user_id),
+            served_at_s=now_s,
+            latency_ms=round((time.perf_counter() - started_s) * 1000, 3),
+        )
+    )
+    if degraded is not None:
+        context.metrics.count_degraded(degraded)
+    return answer
