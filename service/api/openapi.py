@@ -13,6 +13,7 @@ from service.api import wire
 from service.api.list_bodies import FILTER_EXAMPLE, FILTER_LIMIT, PAGE_TOKEN_LIMIT
 from service.api.schemas import ref, schemas
 from service.errors import Invalid, NotFound, RequestError, RequestTimedOut
+from service.lists.popular_window import WINDOW_PATTERN
 from service.security.api_key import Scope
 
 _RETRY: Final = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
@@ -126,6 +127,12 @@ def _paths() -> dict[str, Any]:
         "description": "How many items of the history to name for each item, with their shares of its score.",
         "schema": {"type": "integer", "minimum": 0, "maximum": wire.EXPLAIN_LIMIT, "default": 0},
     }
+    deadline = {
+        "name": "deadline_ms",
+        "in": "query",
+        "description": "Within how many milliseconds the answer is needed; a simpler list, see `degraded`, may be it.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": wire.DEADLINE_LIMIT_MS},
+    }
     item_filter = {
         "name": "filter",
         "in": "query",
@@ -151,12 +158,18 @@ def _paths() -> dict[str, Any]:
             "maxItems": wire.FIELDS_LIMIT,
         },
     }
-    query = [n, offset, item_filter, page_token, fields, explain]
+    query = [n, offset, item_filter, page_token, fields, explain, deadline]
     key = {
         "name": "Idempotency-Key",
         "in": "header",
         "description": "The same on every attempt and on no other request; events without an id get <key>-<index>.",
         "schema": {"type": "string", "pattern": wire.KEY_PATTERN},
+    }
+    window = {
+        "name": "window",
+        "in": "query",
+        "description": "Within which time, up to the latest interaction; without it of all time, recent ones first.",
+        "schema": {"type": "string", "pattern": WINDOW_PATTERN, "examples": ["7d", "12h"]},
     }
     any_item = _id_parameter("item_id", "An item, known to the model or not.")
     plain_summary = f"Up to {wire.PLAIN_LIMIT} item ids as one comma-separated line"
@@ -209,7 +222,9 @@ def _paths() -> dict[str, Any]:
                 receipt=_content("All items are accepted", "ItemsAccepted"),
             ),
         },
-        "/v1/popular": {"get": _list_operation("popular", "The popular items; recent interactions weigh more", query)},
+        "/v1/popular": {
+            "get": _list_operation("popular", "The popular items, of all time or within a window", [*query, window])
+        },
         "/v1/events": {
             "post": _operation(
                 "events",

@@ -40,6 +40,7 @@ class ListRequest(NamedTuple):
         similar_to: The item whose nearest items are asked for, or None.
         seeds: Items whose nearest items are asked for.
         session: What the visitor has just done, the latest last.
+        window: Popular within which time, such as `7d`; None for all time.
         page_token: The token of the page before; None for the first page.
         filter: What the items' attributes must be; None for any.
         boosts: Factors of scores, all of which apply.
@@ -60,6 +61,7 @@ class ListRequest(NamedTuple):
     similar_to: str | None = None
     seeds: Sequence[str] = ()
     session: Sequence[SessionItem] = ()
+    window: str | None = None
     page_token: str | None = None
     filter: str | None = None
     boosts: Sequence[Boost] = ()
@@ -84,6 +86,8 @@ class ListRequest(NamedTuple):
             return f"similar:{self.similar_to}"
         if self.seeds:
             return f"seeds:{_digest(self.seeds)}:{self.user_id or ''}"
+        if self.window is not None:
+            return f"popular:{self.window}"
         return "popular" if self.user_id is None else f"user:{self.user_id}"
 
     @property
@@ -93,6 +97,8 @@ class ListRequest(NamedTuple):
             return f"similar:{self.similar_to}"
         if self.seeds:
             return f"seeds:{_digest(self.seeds)}"
+        if self.window is not None:
+            return f"window:{self.window}"
         name = "catalogue" if self.include is None else f"include:{_digest(self.include)}"
         if self.filter is not None:
             name += f";filter:{zlib.crc32(self.filter.encode()):08x}"

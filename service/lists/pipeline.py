@@ -54,11 +54,13 @@ class ListModel(NamedTuple):
         snapshot: The model.
         catalogue: The attributes of its items.
         masks: The masks of filters.
+        window_counts: Float64 (n_items,), the interactions in the window of a request that has one; else None.
     """
 
     snapshot: ModelSnapshot
     catalogue: ItemCatalogue
     masks: FilterMasks
+    window_counts: Scores | None = None
 
 
 class MadeList(NamedTuple):
@@ -107,7 +109,7 @@ def make_list(
     if request.session:
         user = with_session(snapshot, user, request.session, now_s, folds=request.level is None)
     seeds = rows_of(snapshot, request.seeds if request.similar_to is None else (request.similar_to,))
-    scores, source = _scores(snapshot, request, seeds, user)
+    scores, source = _scores(model, request, seeds, user)
     pinned = _pinned(model, request, page, now_s)
     candidates = Candidates(
         len(snapshot.items),
@@ -205,8 +207,11 @@ def rows_of(snapshot: ModelSnapshot, item_ids: Sequence[str]) -> Rows:
 
 
 def _scores(
-    snapshot: ModelSnapshot, request: ListRequest, seeds: Rows, user: ListUser | None
+    model: ListModel, request: ListRequest, seeds: Rows, user: ListUser | None
 ) -> tuple[ItemScores, wire.Source]:
+    snapshot = model.snapshot
+    if model.window_counts is not None:
+        return item_scores.of_known(model.window_counts), "popular"
     if seeds.size:
         return item_scores.of_similarity(snapshot, np.unique(seeds).tolist()), "similar"
     if user is None or not user.is_known:

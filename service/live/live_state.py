@@ -14,8 +14,11 @@ Called in the event loop's thread. Pure: no clock, no file, no socket.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from service.live.overlay import Overlay, content_of
 from telemetry.batch import EventPosition, Position
@@ -53,6 +56,12 @@ class Snapshot(Protocol):
     def events(self, user_id: str) -> Sequence[LiveEvent]:
         """Return the last events of a user, in their order."""
 
+    def latest_ms(self) -> int:
+        """Return the time of the latest event, Unix time in milliseconds; 0 without events."""
+
+    def item_counts(self, types: Collection[str], from_ms: int) -> Iterator[tuple[list[str], NDArray[np.int64]]]:
+        """Count the events of each item from a time on."""
+
 
 class NoSnapshot:
     """The state before there is any."""
@@ -65,6 +74,14 @@ class NoSnapshot:
     def events(self, user_id: str) -> Sequence[LiveEvent]:
         """Return no event."""
         return ()
+
+    def latest_ms(self) -> int:
+        """Return 0."""
+        return 0
+
+    def item_counts(self, _types: Collection[str], _from_ms: int) -> Iterator[tuple[list[str], NDArray[np.int64]]]:
+        """Yield nothing."""
+        return iter(())
 
 
 class UserEvents(NamedTuple):
@@ -164,6 +181,10 @@ class LiveState:
         marks = self._marks
         ahead = [event.position for event in events if marks.get(event.position.producer, _START) < event.position[1:]]
         return UserEvents(events, frozenset(ahead), since_ms)
+
+    def of_all(self) -> tuple[Snapshot, list[LiveEvent]]:
+        """Return what is known of all users: the snapshot, which another thread may read, and the events since."""
+        return self._snapshot, [event for events in self._recent.values() for _, event in events]
 
     def accept(self, events: Iterable[LiveEvent]) -> None:
         """Apply events that this replica has accepted."""

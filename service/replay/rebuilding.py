@@ -112,6 +112,8 @@ class Rebuilder:
     def _rebuilt(
         self, event: Served, version: str, live: Sequence[LiveEvent], items_watermark: str, n_live: int | None
     ) -> Rebuilt:
+        if "window" in (event.request or {}):
+            return Rebuilt([], "It counts what all users did up to its moment, which its event does not record.")
         try:
             served = self._served(version, items_watermark)
         except ModelError as error:

@@ -10,6 +10,7 @@ from service.config import Config
 from service.lists.filters.masks import FilterMasks
 from service.live.live_state import LiveState
 from service.live.live_users import LiveUsers
+from service.live.window_counts import WindowCounts
 from service.metrics import Metrics
 from service.security.gate import Gate
 from service.security.security_log import SecurityLog
@@ -63,6 +64,11 @@ class ReplicaContext:
         """The live state of users."""
         config = self.config.live_lists
         return LiveUsers(LiveState(config.pending_events), config.seen)
+
+    @cached_property
+    def window_counts(self) -> WindowCounts:
+        """The counts of what is popular within a window."""
+        return WindowCounts(self.live.state)
 
     @cached_property
     def security_log(self) -> SecurityLog:

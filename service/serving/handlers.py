@@ -66,10 +66,11 @@ async def recommend_many(request: web.Request) -> web.Response:
 
 
 async def popular(request: web.Request) -> web.Response:
-    """GET /v1/popular?n=10: the most popular items; recent interactions weigh more."""
-    request_inputs.require_query_fields(request, request_inputs.LIST_FIELDS)
+    """GET /v1/popular?n=10&window=7d: the most popular items, of all time or within a window."""
+    request_inputs.require_query_fields(request, (*request_inputs.LIST_FIELDS, "window"))
     query = request_inputs.read_list_query(request)
-    return _list_reply(await served_lists.serve(request, ListRequest(**query._asdict())))
+    window = request_inputs.read_window(request)
+    return _list_reply(await served_lists.serve(request, ListRequest(window=window, **query._asdict())))
 
 
 async def similar(request: web.Request) -> web.Response:

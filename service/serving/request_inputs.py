@@ -12,6 +12,7 @@ from aiohttp import web
 
 from service.api import wire
 from service.errors import Malformed, RequestTimedOut, TooLarge, UnsupportedBody
+from service.lists.popular_window import WINDOW_RULE, window_s
 from service.serving.context import CONTEXT
 
 JSON: Final = "application/json"
@@ -98,6 +99,22 @@ def read_list_query(request: web.Request) -> ListQuery:
         else:
             found[name] = _field_names(text) if name == "fields" else text
     return ListQuery(**found)
+
+
+def read_window(request: web.Request) -> str | None:
+    """Return the window of the popular items from the query; None without one.
+
+    Raises:
+        Invalid: It is malformed, or is given more than once.
+    """
+    given = request.query.getall("window", [])
+    if not given:
+        return None
+    if len(given) > 1:
+        raise wire.invalid_field("window", f"was given {len(given)} times")
+    if window_s(given[0]) is None:
+        raise wire.invalid_field("window", WINDOW_RULE)
+    return given[0]
 
 
 def _number(name: str, text: str, least: int, most: int) -> int:

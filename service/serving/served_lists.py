@@ -18,6 +18,7 @@ from service.lists.exploration import Exploration, explores
 from service.lists.item_scores import ListUser
 from service.lists.list_request import ListRequest
 from service.lists.pipeline import ListModel, MadeList
+from service.lists.popular_window import window_s
 from service.lists.reduced import REDUCED, reduced_ranking
 from service.live.live_users import LiveUser
 from service.models import scoring
@@ -96,7 +97,9 @@ async def _prepare(request: web.Request, list_request: ListRequest) -> PreparedL
         hidden = catalogue.unavailable_rows(now_s)
         made = await _plain_list(context.batcher, snapshot, list_request, user, hidden)
     else:
-        list_model = ListModel(snapshot, catalogue, context.filter_masks)
+        seconds = None if list_request.window is None else window_s(list_request.window)
+        counts = None if seconds is None else await context.window_counts.counts(snapshot, seconds)
+        list_model = ListModel(snapshot, catalogue, context.filter_masks, counts)
         made = pipeline.make_list(list_model, list_request, user, now_s, recommendation_id)
     if list_request.deadline_ms is not None:
         context.level_costs.observe(list_request.level, time.perf_counter() - started_s)

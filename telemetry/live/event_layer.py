@@ -5,12 +5,13 @@ consecutive, sorted by (time_ms, position). Items, values and (producer, epoch) 
 the narrowest type that holds it: about 22 bytes an event.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from telemetry.batch import EventPosition
 from telemetry.live.column_file import Column, ColumnFile, write_columns
@@ -112,6 +113,13 @@ class EventLayer:
     def items(self) -> list[str]:
         """Return all items by code."""
         return [self.item(code) for code in range(len(self._item_ends))]
+
+    def item_counts(self, types: Collection[str], from_ms: int) -> tuple[list[str], NDArray[np.int64]]:
+        """Return the items, and how many events of some types each has from a time on: int64 (n_items,)."""
+        codes = [LIVE_TYPES.index(name) for name in types]
+        is_counted = (self.columns["time"] >= from_ms) & np.isin(self.columns["type"], codes)
+        items = self.items()
+        return items, np.bincount(self.columns["item"][is_counted], minlength=len(items))
 
 
 EVENT_COLUMNS: Final = ("item", "type", "value", "time", "delay", "stream", "seq")

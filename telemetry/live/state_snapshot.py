@@ -4,9 +4,12 @@ Invariants: it never changes once it is open, even when its files are replaced a
 share its pages. `events(user_id)` is a function of the archive, `marks`, `since_ms` and the settings of the consumer.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from telemetry.batch import Position
 from telemetry.errors import BadEventError, StateError
@@ -116,6 +119,19 @@ class StateSnapshot:
             if event.time_ms >= since_ms and (erased_ms is None or event.received_ms > erased_ms)
         )
         return last_events(kept, self.most_events)
+
+    def latest_ms(self) -> int:
+        """Return the time of the latest event, Unix time in milliseconds; 0 without events."""
+        return max((int(layer.columns["time"].max()) for layer in self._layers if layer.n_events), default=0)
+
+    def item_counts(self, types: Collection[str], from_ms: int) -> Iterator[tuple[list[str], NDArray[np.int64]]]:
+        """Count the events of each item from a time on, layer by layer; time is proportional to all events.
+
+        Yields:
+            Items, and how many events of these types each has: int64 (n_items,).
+        """
+        for layer in self._layers:
+            yield layer.item_counts(types, from_ms)
 
     def item_actions(self, is_wanted: Callable[[str], bool]) -> Iterator[ItemAction]:
         """Yield what users did with some items, chosen by id, in any order; time is proportional to all events."""

@@ -1,8 +1,12 @@
 """Live events for tests, and snapshots of the state held in memory."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from telemetry.batch import EventPosition, Position
 from telemetry.live.live_event import LiveEvent, last_events
@@ -32,6 +36,15 @@ class MemorySnapshot:
         """Return the last events of a user, without their ids, which a file does not hold."""
         own = (event._replace(event_id="") for event in self.held if event.user_id == user_id)
         return last_events((event for event in own if event.time_ms >= self.since_ms), self.most_events)
+
+    def latest_ms(self) -> int:
+        """Return the time of the latest event."""
+        return max((event.time_ms for event in self.held), default=0)
+
+    def item_counts(self, types: Collection[str], from_ms: int) -> Iterator[tuple[list[str], NDArray[np.int64]]]:
+        """Count the events of each item."""
+        counted = Counter(event.item_id for event in self.held if event.type in types and event.time_ms >= from_ms)
+        yield list(counted), np.array(list(counted.values()), dtype=np.int64)
 
 
 def marks_of(events: Iterable[LiveEvent]) -> dict[str, Position]:
