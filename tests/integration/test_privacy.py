@@ -104,7 +104,7 @@ def test_with_a_key_no_callers_id_is_written_anywhere_but_in_the_models(
     for path in (
         f"/v1/recommendations/{CANARY}?n=0",
         f"/v1/{CANARY}",
-        f"/v1/users/{CANARY}",
+        f"/v1/users/{CANARY}?n=0",
         f"/recommend/{CANARY}%ff",
     ):
         assert get(port, path)[0] in {404, 405, 422}
@@ -118,7 +118,7 @@ def test_with_a_key_no_callers_id_is_written_anywhere_but_in_the_models(
     wait_until(lambda: erase_id in str(archived(tmp_path)), 20, what="the erase in the archive")
     assert consumer.stop() == 0
     pseudonym = Pseudonymiser(KEY).pseudonym(CANARY)
-    kept = {name: written(tmp_path / name) for name in ("var/spool", "var/archive", "logs")}
+    kept = {name: written(tmp_path / name) for name in ("var/spool", "var/archive", "var/state", "logs")}
     kept["redis"] = written(redis_server.dir)
     assert pseudonym.encode() in kept["redis"]
     assert b"replica stopped" in kept["logs"]

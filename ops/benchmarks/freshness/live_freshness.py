@@ -290,8 +290,9 @@ async def _compared(
 
 
 def _state(known: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the part of an answer that depends on the state alone."""
-    return {} if known is None else {name: known[name] for name in ("events", "state_watermark", "interactions")}
+    """Return the part of an answer that depends on the model and the state alone."""
+    names = ("model", "events", "state_watermark", "interactions", "items")
+    return {} if known is None else {name: known[name] for name in names}
 
 
 def _brief(known: Mapping[str, Any] | None) -> str:

@@ -95,8 +95,11 @@ class Stopwatch:
         )
 
     async def known(self, port: int, user_id: str) -> dict[str, Any] | None:
-        """Return what a replica knows of a user; None if it gives no answer."""
-        return await self._ask(port, f"/v1/users/{quote(user_id, safe='')}?n=500")
+        """Return what a replica knows of a user, with the user's list as `items`; None if it gives no answer."""
+        name = quote(user_id, safe="")
+        known = await self._ask(port, f"/v1/users/{name}?n=500")
+        listed = await self._ask(port, f"/v1/recommendations/{name}?n={_LIST_LENGTH}")
+        return None if known is None or listed is None else {**known, "items": listed["items"]}
 
     async def aclose(self) -> None:
         """Close all connections; no probe may be open."""
