@@ -5,6 +5,8 @@ It needs the standard library, and aiohttp for `AsyncClient`, and imports nothin
 
 from service.client.answers import (
     Accepted,
+    Because,
+    BecauseItem,
     Erasure,
     FieldError,
     Freshness,
@@ -37,6 +39,8 @@ __all__ = [
     "Accepted",
     "AsyncClient",
     "BadAnswer",
+    "Because",
+    "BecauseItem",
     "Boost",
     "Client",
     "ClientError",

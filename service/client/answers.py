@@ -12,6 +12,36 @@ FieldValue: TypeAlias = str | int | float | bool | list[str] | None
 
 
 @dataclass(frozen=True, slots=True)
+class BecauseItem:
+    """An item of the user's history, and its share of a score.
+
+    Attributes:
+        item_id: The item.
+        share: Its share of the score.
+        fields: The requested fields; None if no fields were requested.
+    """
+
+    item_id: str
+    share: float
+    fields: Mapping[str, FieldValue] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Because:
+    """Where a score comes from: all shares, others and base add up to it.
+
+    Attributes:
+        items: The items with the largest shares above 0, the largest first.
+        others: The sum of the shares of all other items.
+        base: The rest of the score.
+    """
+
+    items: tuple[BecauseItem, ...]
+    others: float
+    base: float
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """One place of a list.
 
@@ -20,12 +50,14 @@ class Item:
         score: Higher is better; comparable within one list.
         source: Where the item comes from: "personal", "similar", "popular" or "pinned".
         fields: The requested fields, None for what the item lacks; None if no fields were requested.
+        because: Where the score comes from; None if that was not asked for, or the model cannot tell.
     """
 
     item_id: str
     score: float
     source: str
     fields: Mapping[str, FieldValue] | None = None
+    because: Because | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,6 +151,7 @@ def _query(n: int, options: PageOptions) -> dict[str, Any]:
         "filter": options.get("filter"),
         "page_token": options.get("page_token"),
         "fields": list(options.get("fields", ())) or None,
+        "explain": options.get("explain") or None,
         "deadline_ms": options.get("deadline_ms"),
     }
     return {name: value for name, value in given.items() if value is not None}

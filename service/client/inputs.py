@@ -88,6 +88,7 @@ class PageOptions(TypedDict, total=False):
         filter: What the items must be, such as `genre == "Comedy" and year >= 1990`.
         fields: What to return of each item: "title", or an attribute such as "genres".
         page_token: `next_page_token` of the page before, with the rest as it was.
+        explain: How many items of the history to name for each item, as `because`.
         deadline_ms: Within how many milliseconds the service should answer, with a simpler list if need be.
     """
 
@@ -95,6 +96,7 @@ class PageOptions(TypedDict, total=False):
     filter: str | None
     fields: Sequence[str]
     page_token: str | None
+    explain: int
     deadline_ms: int | None
 
 

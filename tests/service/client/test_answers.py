@@ -17,6 +17,8 @@ def optional(hint: Any) -> bool:
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
+        (answers.BecauseItem, wire.BecauseItem),
+        (answers.Because, wire.Because),
         (answers.Item, wire.Item),
         (answers.Freshness, wire.Freshness),
         (answers.Shortfall, wire.Shortfall),

@@ -86,7 +86,10 @@ async def test_lists_with_all_that_can_be_asked_for(ask: Ask) -> None:
     session = ["i3", SessionItem("i4", "rating", 5.0)]
     assert len(await ask("recommend", None, 3, session=session, diversity=0.3, deadline_ms=1000)) == 3
     assert not {"i3", "i4"} & set((await ask("recommend", None, 50, seeds=["i3", "i4"])).item_ids)
-    similar = await ask("similar", plain.item_ids[0], 3)
+    similar = await ask("similar", plain.item_ids[0], 3, explain=1)
+    for item in similar:
+        assert [each.item_id for each in item.because.items] == [plain.item_ids[0]]
+        assert item.because.items[0].share == pytest.approx(item.score, abs=1e-5)
     assert {item.source for item in similar} == {"similar"}
 
 
