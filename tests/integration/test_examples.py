@@ -73,6 +73,21 @@ def _arrays(printed: str) -> list[str]:
     return [re.sub(r"\s+", " ", array) for array in re.findall(r"\[.*?\]", printed, re.DOTALL)]
 
 
+def test_the_command_prints_the_list_of_the_service(up: Up, wait_until: Callable[..., None]) -> None:
+    """The same items and scores, from the files alone, once the event is archived."""
+    with Client(f"http://127.0.0.1:{up.port}") as client:
+        client.send_events([Event("purchase", "17", client.recommend("17", 1).item_ids[0])])
+
+        def agree() -> bool:
+            served = client.call("GET", "/v1/recommendations/17?n=10&fields=title")
+            printed = json.loads(up.recollect("recommend", "17", "--json").stdout)
+            del served["recommendation_id"], printed["recommendation_id"]
+            return bool(served == printed and served["freshness"]["events_applied"] == 1)
+
+        # The state snapshot is written some seconds after the event.
+        wait_until(agree, 40)
+
+
 def test_no_call_fails_while_replicas_restart(up: Up, wait_until: Callable[..., None]) -> None:
     """The client's one retry hides kill -9 of each replica, and each event is accepted."""
     with Client(f"http://127.0.0.1:{up.port}") as client:

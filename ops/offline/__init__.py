@@ -1,0 +1,1 @@
+"""Lists from the files of an installation, without a running service."""
