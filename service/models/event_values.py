@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final
 
+from service.models.event_types import EVENT_TYPES
 from service.models.rating_scale import RatingScale
-from service.models.user_history import EVENT_TYPES
 
 # The scale of the values of events that are no ratings.
 EVENT_SCALE: Final = RatingScale(1.0, 5.0)

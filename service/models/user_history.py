@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-EVENT_TYPES: Final = ("rating", "purchase", "click", "view", "dismiss")
-"""The types of interactions; `UserHistory.types` holds indices in it."""
-RATING, PURCHASE, CLICK, VIEW, DISMISS = range(len(EVENT_TYPES))
+from service.models.event_types import CLICK, DISMISS, EVENT_TYPES, PURCHASE, RATING, VIEW
+
+__all__ = ["CLICK", "DISMISS", "EVENT_TYPES", "NO_HISTORY", "PURCHASE", "RATING", "VIEW", "UserHistory"]
 
 
 class UserHistory(NamedTuple):
