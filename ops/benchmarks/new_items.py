@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.catalogue.live_items import LiveItems
-from service.catalogue.raters import Action, Raters, key_of
+from service.catalogue.raters import Action, Raters, RaterState, key_of
 from service.catalogue.served_model import ServedModel
 from service.errors import RunError
 from service.models import scoring
@@ -134,7 +134,7 @@ def run(data: str, algorithms: list[str], seed: int, note: Callable[[str], None]
         before: ServedModel | None = None
         for share in RATER_SHARES:
             is_known = held_out.likes & (np.random.default_rng(seed).random(shape) < share)
-            before = ServedModel(model, items, before, _raters(held_out, is_known))
+            before = ServedModel(model, items, before, RaterState(_raters(held_out, is_known), {}))
             scores = _scores(before.snapshot, held_out, len(model.items))
             scores[is_known] = -np.inf
             yield measure(name, share, scores, held_out.likes & ~is_known)

@@ -18,7 +18,7 @@ from service.errors import ModelError, RunError, UsageError
 from service.models import active_model, artefact, versions
 from service.models.snapshot import ModelSnapshot
 from service.replay.evidence import evidence_of, sampled_lists, served_list
-from service.replay.rebuilding import ListedItem, Rebuilder, Rebuilt, as_recorded
+from service.replay.rebuilding import ListedItem, Rebuilder, Rebuilt, as_recorded, rests_on_raters
 from telemetry.errors import ArchiveError
 from telemetry.events import Served
 
@@ -152,9 +152,11 @@ def replay(
             raise RunError(f"The archive {root} has no list {name!r}: it may not be archived yet, or be erased.")
         events = [event]
     users = {event.user_id for event in events if event.user_id is not None}
+    # The list of today rests on what users did with new items, too.
+    with_actions = sample is None or any(rests_on_raters(event.catalogue_watermark) for event in events)
     rebuilder = Rebuilder(
         lambda version: _load(config.models_dir, version),
-        evidence_of(root, users, _reporting(stages, "reading events")),
+        evidence_of(root, users, _reporting(stages, "reading events"), with_actions=with_actions),
         config.pseudonymiser(),
         events_per_user=config.live.events_per_user,
         seen_types=config.live_lists.seen,

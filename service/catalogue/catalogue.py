@@ -41,6 +41,7 @@ class Catalogue:
         revision: Names the columns: other ones of this process have another revision.
         watermark: The changes of items that it reflects, `producer:epoch-seq` by commas; empty without any.
         built_watermark: The changes that its columns and rows reflect; a build takes a moment. None for `watermark`.
+        raters_watermark: The actions that its new rows reflect, see `raters.RaterState`; empty without any.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class Catalogue:
         n_model_rows: int | None = None,
         watermark: str = "",
         built_watermark: str | None = None,
+        raters_watermark: str = "",
     ) -> None:
         self.n_rows: Final = len(items)
         self.n_model_rows: Final = self.n_rows if n_model_rows is None else n_model_rows
         self.revision: Final = next(_revisions) if revision is None else revision
         self.watermark: Final = watermark
         self.built_watermark: Final = watermark if built_watermark is None else built_watermark
+        self.raters_watermark: Final = raters_watermark
         self._items = items
         self._published = published
         self._live = live
@@ -84,7 +87,9 @@ class Catalogue:
 
     @property
     def recorded_watermark(self) -> str:
-        """Both watermarks as a text for an event, by a semicolon where they differ."""
+        """All watermarks as a text for an event, by semicolons; the later ones are left out where they say nothing."""
+        if self.raters_watermark:
+            return f"{self.watermark};{self.built_watermark};{self.raters_watermark}"
         same = self.watermark == self.built_watermark
         return self.watermark if same else f"{self.watermark};{self.built_watermark}"
 
@@ -148,6 +153,7 @@ class Catalogue:
             self.n_model_rows,
             watermark,
             self.built_watermark,
+            self.raters_watermark,
         )
 
 

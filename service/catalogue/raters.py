@@ -1,10 +1,12 @@
 """Who liked the items that the served model was not trained on: of each item the latest actions of some users.
 
 Invariants: bounded, by the number of items and of users of an item. Of a user's actions on an item one counts, so that
-neither order nor repetition of deliveries matters. Users are digests; an erased user is forgotten. Pure.
+neither order nor repetition of deliveries matters: within the bounds the index is a function of the archived events up
+to its marks, and a served list names marks and a checksum. Users are digests; an erased user is forgotten. Pure.
 """
 
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -13,15 +15,18 @@ from numpy.typing import NDArray
 from service.models.event_values import EVENT_RANKS, EVENT_VALUES
 from service.models.rating_scale import RatingScale
 from service.models.snapshot import ModelSnapshot
+from telemetry.batch import Position
 from telemetry.live.event_layer import user_key
 from telemetry.live.live_event import LiveEvent
+from telemetry.live.state_watermark import parse_watermark
 from telemetry.pseudonym import Pseudonymiser
 
-MAX_ITEMS: Final = 10_000
+MAX_ITEMS: Final = 50_000
 MAX_RATERS: Final = 500
 # On the scale of `EVENT_VALUES`.
 _LIKED: Final = 3.0
 _KEY_BYTES: Final = 8
+_CHECKSUM_MARK: Final = "~"
 
 
 class Action(NamedTuple):
@@ -30,6 +35,7 @@ class Action(NamedTuple):
     time_ms: int
     type: str
     value: float | None
+    received_ms: int = 0
 
     @property
     def order(self) -> tuple[int, int, str, float]:
@@ -47,19 +53,56 @@ Raters = dict[str, dict[int, Action]]
 """By item and digest of a user."""
 
 
+class RaterState(NamedTuple):
+    """The raters at a moment, which another thread may read; `marks` are the positions of all events in them."""
+
+    raters: Raters
+    marks: Mapping[str, Position]
+
+    def watermark(self, item_ids: Iterable[str]) -> str:
+        """Return a text for an event that names the state of some items; empty if nobody did anything with them."""
+        found = self.checksum(item_ids)
+        texts = [f"{producer}:{epoch}-{seq}" for producer, (epoch, seq) in sorted(self.marks.items())]
+        return f"{','.join(texts)}{_CHECKSUM_MARK}{found}" if found else ""
+
+    def checksum(self, item_ids: Iterable[str]) -> str:
+        """Return the number of actions on some items and their CRC-32; empty without any."""
+        cells = sorted(
+            f"{item_id}\n{key}\n{action.order}"
+            for item_id in item_ids
+            for key, action in self.raters.get(item_id, {}).items()
+        )
+        return f"{len(cells)}:{zlib.crc32(chr(0).join(cells).encode()):08x}" if cells else ""
+
+
+def parse_raters(text: str) -> tuple[dict[str, Position], str]:
+    """Return the marks and the checksum of a `RaterState.watermark`; raises BadEventError."""
+    marks, _, checksum = text.partition(_CHECKSUM_MARK)
+    return dict(parse_watermark(marks).marks), checksum
+
+
 class RaterIndex:
     """The latest actions on items that a model does not know."""
 
     def __init__(self) -> None:
         self._raters: Raters = {}
+        self._marks: dict[str, Position] = {}
         self.revision = 0
         """Grows whenever an action is added or forgotten."""
 
     def __len__(self) -> int:
         return len(self._raters)
 
+    def pass_marks(self, marks: Mapping[str, Position]) -> None:
+        """Note that all events up to these positions were added."""
+        for producer, mark in marks.items():
+            self._marks[producer] = max(mark, self._marks.get(producer, mark))
+
     def add(self, item_id: str, key: int, action: Action) -> None:
-        """Add an action of a user; beyond the bounds the item or user that was added first is forgotten."""
+        """Add an action of a user; beyond the bounds the item that was added first and the oldest action go."""
+        if action.type not in EVENT_VALUES:
+            # An impression.
+            return
         raters = self._raters.get(item_id)
         if raters is None:
             if len(self._raters) >= MAX_ITEMS:
@@ -70,18 +113,21 @@ class RaterIndex:
             return
         raters[key] = action
         if len(raters) > MAX_RATERS:
-            del raters[next(iter(raters))]
+            del raters[min(raters, key=lambda user: (raters[user].time_ms, user))]
         self.revision += 1
 
-    def forget(self, user_id: str) -> None:
-        """Forget a user."""
+    def forget(self, user_id: str, requested_ms: int) -> None:
+        """Forget what was received of a user up to a request to erase."""
         key = key_of(user_id)
         for raters in self._raters.values():
-            self.revision += raters.pop(key, None) is not None
+            action = raters.get(key)
+            if action is not None and action.received_ms <= requested_ms:
+                del raters[key]
+                self.revision += 1
 
-    def copy(self) -> Raters:
-        """Return a copy, which another thread may read."""
-        return {item_id: dict(raters) for item_id, raters in self._raters.items()}
+    def copy(self) -> RaterState:
+        """Return the state now."""
+        return RaterState({item_id: dict(raters) for item_id, raters in self._raters.items()}, dict(self._marks))
 
 
 def key_of(user_id: str) -> int:
@@ -91,7 +137,7 @@ def key_of(user_id: str) -> int:
 
 def action_of(event: LiveEvent) -> Action:
     """Return what an event says."""
-    return Action(event.time_ms, event.type, event.value)
+    return Action(event.time_ms, event.type, event.value, event.received_ms)
 
 
 class UserRows:

@@ -15,7 +15,7 @@ from service.catalogue.catalogue import Catalogue, Columns, live_columns, model_
 from service.catalogue.extended_snapshot import extended
 from service.catalogue.live_items import LiveItems
 from service.catalogue.new_items import NewItemModel
-from service.catalogue.raters import Raters, UserRows, liking_rows
+from service.catalogue.raters import Raters, RaterState, UserRows, liking_rows
 from service.models.item_record import NO_RECORD, AttributeValue, ItemRecord
 from service.models.snapshot import ModelSnapshot
 from telemetry.events import ItemChange
@@ -49,7 +49,7 @@ class ServedModel:
         model: ModelSnapshot,
         items: LiveItems | None = None,
         before: "ServedModel | None" = None,
-        raters: Raters | None = None,
+        raters: RaterState | None = None,
         pseudonyms: Pseudonymiser | None = None,
     ) -> None:
         self.model: Final = model
@@ -76,16 +76,25 @@ class ServedModel:
         self._new_items: NewItemModel | None = None
         self._users: UserRows | None = None if before is None else before._users  # noqa: SLF001
         self.snapshot: ModelSnapshot = model
+        raters_watermark = ""
         if new_ids:
             if before is not None and before._new_items is not None and before._written == self._written:  # noqa: SLF001
                 self._new_items = before._new_items  # noqa: SLF001
             else:
                 self._new_items = NewItemModel(model, columns)
-            likers = self._likers(new_ids, raters or {}, pseudonyms or Pseudonymiser())
+            raters = raters or RaterState({}, {})
+            raters_watermark = raters.watermark(new_ids)
+            likers = self._likers(new_ids, raters.raters, pseudonyms or Pseudonymiser())
             self.snapshot = extended(model, self._new_items.rows(new_ids, columns, likers))
             _ = self.snapshot.popular_ranks, self.snapshot.item_norms
         self.catalogue: Catalogue = Catalogue(
-            self.snapshot.items, model.item_records, live, columns, n_model_rows=n, watermark=items.watermark
+            self.snapshot.items,
+            model.item_records,
+            live,
+            columns,
+            n_model_rows=n,
+            watermark=items.watermark,
+            raters_watermark=raters_watermark,
         )
 
     def _likers(self, new_ids: list[str], raters: Raters, pseudonyms: Pseudonymiser) -> dict[int, NDArray[np.int64]]:

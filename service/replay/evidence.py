@@ -32,10 +32,12 @@ class Evidence:
     Attributes:
         live: By user: the archived events that may be live, in no order.
         items: The changes of items.
+        actions: What users did with items that were changed, in no order.
     """
 
     live: dict[str, list[LiveEvent]] = field(default_factory=dict)
     items: list[Record] = field(default_factory=list)
+    actions: list[LiveEvent] = field(default_factory=list)
 
 
 def served_list(root: Path, recommendation_id: str, progress: Progress) -> Served | None:
@@ -68,8 +70,15 @@ def sampled_lists(root: Path, count: int, rng: np.random.Generator, progress: Pr
     return [event for event in events if isinstance(event, Served)]
 
 
-def evidence_of(root: Path, user_ids: Collection[str], progress: Progress) -> Evidence:
-    """Read the events that lists of some users may rest on, and all changes of items."""
+def evidence_of(root: Path, user_ids: Collection[str], progress: Progress, *, with_actions: bool) -> Evidence:
+    """Read the events that lists of some users may rest on, and all changes of items.
+
+    Args:
+        root: The archive.
+        user_ids: The users, as in telemetry.
+        progress: Called with the lines read.
+        with_actions: Whether a list rests on actions of other users on new items, which takes another scan.
+    """
     evidence = Evidence({user_id: [] for user_id in user_ids})
     with open_files(root) as files:
         for line in _lines(files, progress):
@@ -86,7 +95,23 @@ def evidence_of(root: Path, user_ids: Collection[str], progress: Progress) -> Ev
                 event = live_event(record, LIVE_TYPES)
                 if event is not None:
                     evidence.live[event.user_id].append(event)
+        if with_actions:
+            items = {record.event.item_id for record in evidence.items if isinstance(record.event, ItemChange)}
+            evidence.actions.extend(_actions(files, items, progress))
     return evidence
+
+
+def _actions(files: list[OpenFile], item_ids: Collection[str], progress: Progress) -> Iterator[LiveEvent]:
+    for line in _lines(files, progress):
+        if not line.startswith(SERVED_STARTS):
+            try:
+                record = decode(line)
+            except BadEventError:
+                continue
+            if isinstance(record.event, Feedback) and record.event.item_id in item_ids:
+                event = live_event(record, LIVE_TYPES)
+                if event is not None:
+                    yield event
 
 
 def _lists(root: Path, folder: str | None, recommendation_id: str, progress: Progress) -> Iterator[Served]:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from service.catalogue.catalogue import Catalogue
 from service.catalogue.live_items import LiveItems
+from service.catalogue.raters import RaterIndex, RaterState, action_of, key_of, parse_raters
 from service.catalogue.served_model import ServedModel, record_of
 from service.errors import Invalid, ModelError
 from service.lists.filters.masks import FilterMasks
@@ -29,6 +30,10 @@ from telemetry.live.state_watermark import applied_events, parse_watermark
 from telemetry.pseudonym import Pseudonymiser
 
 _KEPT_MODELS: Final = 4
+# In place of a raters watermark: all actions.
+_EVERYTHING: Final = "*"
+# The part of a catalogue watermark that names the raters.
+_RATERS_PART: Final = 2
 
 
 class ListedItem(NamedTuple):
@@ -56,6 +61,7 @@ class Rebuilt(NamedTuple):
 class _ServedState(NamedTuple):
     snapshot: ModelSnapshot
     catalogue: Catalogue
+    problem: str = ""
 
 
 class Rebuilder:
@@ -107,6 +113,7 @@ class Rebuilder:
         positions = [record[1:] for record in self._evidence.items]
         marks = {producer: max((e, s) for p, e, s in positions if p == producer) for producer, _, _ in positions}
         watermark = ",".join(f"{producer}:{epoch}-{seq}" for producer, (epoch, seq) in sorted(marks.items()))
+        watermark = f"{watermark};{watermark};{_EVERYTHING}"
         return self._rebuilt(event, version, last_events(live, self._events_per_user), watermark, None)
 
     def _rebuilt(
@@ -118,6 +125,8 @@ class Rebuilder:
             served = self._served(version, items_watermark)
         except ModelError as error:
             return Rebuilt([], str(error))
+        if served.problem:
+            return Rebuilt([], served.problem)
         snapshot = served.snapshot
         row = None if event.user_id is None else self._row_of(version).get(event.user_id)
         merged = merged_history(snapshot, row, live, self._seen_types) if live else None
@@ -137,10 +146,18 @@ class Rebuilder:
     def _served_model(self, version: str, items_watermark: str) -> _ServedState:
         """Return a model with its catalogue at the watermarks of a served event."""
         model = self._load(version)
-        watermark, is_ahead, built = items_watermark.partition(";")
-        served = ServedModel(model, self._items_at(built if is_ahead else watermark))
-        if not is_ahead:
-            return _ServedState(served.snapshot, served.catalogue)
+        watermark, *more = items_watermark.split(";")
+        built = more[0] if more else watermark
+        raters, problem = RaterState({}, {}), ""
+        items = self._items_at(built)
+        if rests_on_raters(items_watermark):
+            raters = self._raters_at(more[1], model)
+            new_ids = [change.item_id for change in items.changes() if change.item_id not in model.items.row_of]
+            if more[1] != _EVERYTHING and raters.checksum(new_ids) != parse_raters(more[1])[1]:
+                problem = "It rests on what users did with new items, and the archive no longer has all of that."
+        served = ServedModel(model, items, None, raters, self._pseudonyms)
+        if watermark == built:
+            return _ServedState(served.snapshot, served.catalogue, problem)
         # Records were written since the columns and rows were built.
         row_of = served.snapshot.items.row_of
         records = {
@@ -148,7 +165,18 @@ class Rebuilder:
             for change in self._items_at(watermark).changes()
             if change.item_id in row_of
         }
-        return _ServedState(served.snapshot, served.catalogue.with_records(records, watermark))
+        return _ServedState(served.snapshot, served.catalogue.with_records(records, watermark), problem)
+
+    def _raters_at(self, text: str, model: ModelSnapshot) -> RaterState:
+        """Return who did what with items that a model does not know, up to the marks of a served event."""
+        marks = None if text == _EVERYTHING else parse_raters(text)[0]
+        index = RaterIndex()
+        for event in self._evidence.actions:
+            producer, epoch, seq = event.position
+            known = marks is None or Position(epoch, seq) <= marks.get(producer, Position(0, 0))
+            if known and event.item_id not in model.items.row_of:
+                index.add(event.item_id, key_of(event.user_id), action_of(event))
+        return index.copy()
 
     def _items_at(self, watermark: str) -> LiveItems:
         marks = parse_watermark(watermark).marks
@@ -175,6 +203,11 @@ class Rebuilder:
     def _user_id(snapshot: ModelSnapshot, row: int | None, telemetry_id: str | None) -> str | None:
         """Return the caller's id of a user, to which page tokens are bound; the one of telemetry if it is not known."""
         return telemetry_id if row is None else snapshot.users.id_of[row]
+
+
+def rests_on_raters(catalogue_watermark: str | None) -> bool:
+    """Whether a list rests on what users did with new items."""
+    return catalogue_watermark is not None and catalogue_watermark.count(";") == _RATERS_PART
 
 
 def as_recorded(event: Served) -> list[ListedItem]:

@@ -95,12 +95,15 @@ class CatalogueKeeper:
             else:
                 self.load(table)
                 for one in actions:
-                    self._raters.add(one.item_id, one.user_half, Action(one.time_ms, one.type, one.value))
+                    action = Action(one.time_ms, one.type, one.value, one.received_ms)
+                    self._raters.add(one.item_id, one.user_half, action)
+                self._raters.pass_marks(snapshot.marks)
                 self._gather()
         self.apply(batch.item_changes, batch.marks)
         self._add_actions(batch.events)
         for erased in batch.erased:
-            self._raters.forget(erased.user_id)
+            self._raters.forget(erased.user_id, erased.requested_ms)
+        self._raters.pass_marks(batch.marks)
         self._position = max(batch.position, self._position if snapshot is None else snapshot.position)
 
     def record(self, item_id: str) -> ItemRecord | None:

@@ -23,12 +23,18 @@ from service.models.item_record import ItemRecord
 from service.models.item_records import ItemRecords
 from service.models.snapshot import ModelSnapshot
 from service.models.user_clusters import UserClusters
+from service.replay.rebuilding import rests_on_raters
 from service.serving.app import build_app
 from service.serving.context import ReplicaContext
 from service.serving.list_level import LEVELS
 from service.serving.store import ModelStore
+from telemetry.batch import Position
+from telemetry.events import ItemChange, decode
+from telemetry.live.live_event import LIVE_TYPES, live_event
+from telemetry.live.live_feed_reader import FeedBatch
 from telemetry.producer import Producer
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
+from telemetry.wal.slot_inspection import spooled_lines
 from tests.support.consumer_site import SHIP, Job
 from tests.support.replica_app import Client, body
 
@@ -108,6 +114,25 @@ async def use(installation: Installation, rng: np.random.Generator, n: int) -> N
     await body(installation.client, "GET", "/v1/popular?n=4", 200)
 
 
+async def like_a_new_item(installation: Installation, rng: np.random.Generator) -> None:
+    """Have users act on a new item, once more while the row that they refined is served, and ask for lists."""
+    keeper = installation.context.items
+    for users in (("u1", "u2", "unknown"), ("u2", "u3", "u4")):
+        likes = [{"user_id": user, "item_id": "new", "type": "click"} for user in users]
+        events = [*likes, {"user_id": "u2", "item_id": "new", "type": "rating", "value": len(users) + 1.0}]
+        await body(installation.client, "POST", "/v1/events", 202, json={"events": events})
+        # As the feed delivers them, once they are archived.
+        records = [decode(line) for _slot, line in spooled_lines(installation.config.spool_dir)]
+        delivered = [found for record in records if (found := live_event(record, LIVE_TYPES)) is not None]
+        marks: dict[str, Position] = {}
+        for _, producer, epoch, seq in records:
+            marks[producer] = max(Position(epoch, seq), marks.get(producer, Position(0, 0)))
+        changes = [record for record in records if isinstance(record.event, ItemChange)]
+        await keeper.follow(FeedBatch(events=delivered, item_changes=changes, marks=marks))
+        await keeper.build()
+        await use(installation, rng, 10)
+
+
 async def test_every_served_list_is_made_again(
     installation: Installation, make_snapshot: Callable[..., ModelSnapshot], publish_snapshot: Callable[..., str]
 ) -> None:
@@ -118,6 +143,7 @@ async def test_every_served_list_is_made_again(
     await body(client, "PUT", "/v1/items/i3", 202, json={"hidden": True})
     await body(client, "PUT", "/v1/items/new", 202, json={"title": "New", "attributes": {"genres": ["Comedy"]}})
     await use(installation, rng, 20)
+    await like_a_new_item(installation, rng)
     for level in LEVELS[:2]:
         installation.context.level_costs.observe(level, 1.0)
     await use(installation, rng, 20)
@@ -132,6 +158,7 @@ async def test_every_served_list_is_made_again(
         assert {each.event.degraded for each in replays} >= {None, "cluster"}
         assert any(each.event.request is not None and "exploration" in each.event.request for each in replays)
         assert any(each.event.catalogue_watermark for each in replays)
+        assert sum(rests_on_raters(each.event.catalogue_watermark) for each in replays) >= 20
         assert sum(each.event.events_applied > 0 for each in replays) > 20
         # A state of one event is another one, so that the comparison is worth something.
         short = replace(installation.config, live=replace(installation.config.live, events_per_user=1))

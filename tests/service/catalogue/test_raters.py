@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 
 from service.catalogue import raters
 from service.catalogue.live_items import LiveItems
-from service.catalogue.raters import Action, RaterIndex, UserRows, key_of, liking_rows
+from service.catalogue.raters import Action, RaterIndex, RaterState, UserRows, key_of, liking_rows
 from service.catalogue.served_model import ServedModel
 from service.models import scoring
 from service.models.item_record import ItemRecord
@@ -31,7 +31,7 @@ def test_of_a_users_actions_one_counts() -> None:
         index = RaterIndex()
         for action in order:
             index.add("a", 7, action)
-        assert index.copy() == {"a": {7: Action(4, "rating", 1.0)}}
+        assert index.copy().raters == {"a": {7: Action(4, "rating", 1.0)}}
         before = index.revision
         index.add("a", 7, Action(3, "rating", 4.0))
         assert index.revision == before
@@ -45,10 +45,10 @@ def test_the_index_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for item in "abc":
         for user in ("u", "v", "w"):
             index.add(item, key_of(user), LIKED)
-    found = {item: list(users) for item, users in index.copy().items()}
+    found = {item: list(users) for item, users in index.copy().raters.items()}
     assert found == {item: [key_of("v"), key_of("w")] for item in "bc"}
-    index.forget("w")
-    assert {item: list(users) for item, users in index.copy().items()} == {item: [key_of("v")] for item in "bc"}
+    index.forget("w", 0)
+    assert {item: list(users) for item, users in index.copy().raters.items()} == {item: [key_of("v")] for item in "bc"}
 
 
 def test_users_are_found_by_id_and_by_pseudonym(make_snapshot: Callable[..., ModelSnapshot]) -> None:
@@ -113,7 +113,7 @@ def test_the_first_who_like_an_item_place_it(model: ModelSnapshot, form: str) ->
 
     def scores(n_raters: int) -> tuple[float, float]:
         known = {"new": {key_of(f"u{2 * row}"): LIKED for row in range(n_raters)}}
-        snapshot = ServedModel(served, items, None, known).snapshot
+        snapshot = ServedModel(served, items, None, RaterState(known, {})).snapshot
         assert snapshot.popularity[N_ITEMS] == n_raters
         even, odd = (float(scoring.exact_scores(snapshot, user, new)[0]) for user in (58, 59))
         return even - snapshot.global_mean, odd - snapshot.global_mean

@@ -45,7 +45,7 @@ def click(user_id: str, item_id: str, seq: int) -> LiveEvent:
 
 def state(directory: Path, records: list[Record], events: list[LiveEvent], at: Position) -> StateSnapshot:
     lines = b"".join(encode(*record) for record in records)
-    write_columns(directory / "items", [("items", np.frombuffer(lines, np.uint8))], {})
+    write_columns(directory / "items", [("items", [np.frombuffer(lines, np.uint8)])], {})
     write_layer(directory / "events", events, 100)
     StateManifest("a", at, {"p": Position(1, 9)}, 0, 365, 100, LIVE_TYPES, layers=("events",), items="items").write(
         directory
@@ -91,7 +91,7 @@ async def test_a_damaged_file_of_items_stops_nothing(store: ModelStore, tmp_path
     keeper = CatalogueKeeper(store)
     snapshot = state(tmp_path, [], [], Position(3, 4))
     lines = np.frombuffer(b"{}\n", np.uint8)
-    write_columns(tmp_path / "items", [("items", lines)], {})
+    write_columns(tmp_path / "items", [("items", [lines])], {})
     snapshot = StateSnapshot.open(tmp_path)
     await keeper.follow(FeedBatch(snapshot=snapshot, item_changes=[put("i3", 1, hidden=True)]))
     assert store.catalogue.unavailable_rows(0.0).tolist() == [3]
