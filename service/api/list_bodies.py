@@ -32,7 +32,7 @@ FILTER_EXAMPLE: Final = 'for example `genre == "Comedy" and year >= 1990 and not
 class BoostIn(Body):
     """A factor for the scores of the items that match a filter."""
 
-    filter: str = Field(max_length=FILTER_LIMIT, description="The filter, as for the list.")
+    filter: str = Field(min_length=1, max_length=FILTER_LIMIT, description="The filter, as for the list.")
     factor: float = Field(
         ge=0.01, le=100, allow_inf_nan=False, description="Above 1 the items rise, below 1 they sink; 0.01 to 100."
     )
@@ -100,6 +100,7 @@ class RecommendationsRequest(Body):
     )
     filter: str | None = Field(
         default=None,
+        min_length=1,
         max_length=FILTER_LIMIT,
         description=f"What the items must be; {FILTER_EXAMPLE}. Without it, any.",
     )
@@ -142,10 +143,8 @@ class RecommendationsRequest(Body):
         max_length=PAGE_TOKEN_LIMIT,
         description="`next_page_token` of the page before. Without it, the first page.",
     )
-    deadline_ms: Integer | None = Field(
+    deadline_ms: Annotated[Integer, Field(ge=1, le=DEADLINE_LIMIT_MS)] | None = Field(
         default=None,
-        ge=1,
-        le=DEADLINE_LIMIT_MS,
         description="Within how many milliseconds the answer is needed; where a full list would take longer, a simpler "
         "one is returned, see `degraded`. Without it, the list takes its time.",
     )

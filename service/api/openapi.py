@@ -137,7 +137,7 @@ def _paths() -> dict[str, Any]:
         "name": "filter",
         "in": "query",
         "description": f"What the items must be; {FILTER_EXAMPLE}.",
-        "schema": {"type": "string", "maxLength": FILTER_LIMIT},
+        "schema": {"type": "string", "minLength": 1, "maxLength": FILTER_LIMIT},
     }
     page_token = {
         "name": "page_token",

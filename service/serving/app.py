@@ -1,5 +1,6 @@
 """The application factory: a table of contents, no logic."""
 
+import re
 from typing import Final, NamedTuple
 
 from aiohttp import web
@@ -21,11 +22,12 @@ class Route(NamedTuple):
     handler: Handler
 
 
+_MANY_LISTS: Final = "/v1/recommendations/batch"
 ROUTES: Final = (
     Route("GET", "/recommend/{user_id}", "recommend", handlers.recommend_plain),
     Route("GET", "/v1/recommendations/{user_id}", "recommend", handlers.recommend_get),
     Route("POST", "/v1/recommendations", "recommend", handlers.recommend_post),
-    Route("POST", "/v1/recommendations/batch", "recommend", handlers.recommend_many),
+    Route("POST", _MANY_LISTS, "recommend", handlers.recommend_many),
     Route("GET", "/v1/items/{item_id}/similar", "recommend", handlers.similar),
     # The same with the id in the query. Ids such as ../.. cannot be in a path: nginx and browsers resolve them.
     Route("GET", "/recommend", "recommend", handlers.recommend_plain),
@@ -56,21 +58,33 @@ def build_app(context: ReplicaContext) -> web.Application:
     """Return the application that answers callers."""
     app = web.Application(client_max_size=context.config.server.body_limit_bytes)
     app[CONTEXT] = context
-    methods: dict[str, list[str]] = {}
     for route in ROUTES:
         answer = with_boundary(context, route.path, route.handler, route.scope)
-        # HEAD is GET without the body (RFC 9110 section 9.3.2), and records no served list.
-        for name in ("GET", "HEAD") if route.method == "GET" else (route.method,):
+        for name in _methods(route):
             app.router.add_route(name, _pattern(route.path), answer, expect_handler=handle_expect)
-            methods.setdefault(route.path, []).append(name)
     # Order matters: the real methods, then 405 for the others, then the 404 catch-all.
-    # Other methods are for a user of this name.
-    del methods["/v1/recommendations/batch"]
-    for path, known in methods.items():
-        answer = with_boundary(context, path, not_allowed(known))
-        app.router.add_route("*", _pattern(path), answer, expect_handler=handle_expect)
+    for path in dict.fromkeys(route.path for route in ROUTES):
+        # The other methods of this path are those for a user of this name.
+        if path != _MANY_LISTS:
+            answer = with_boundary(context, path, not_allowed(_methods_of))
+            app.router.add_route("*", _pattern(path), answer, expect_handler=handle_expect)
     app.router.add_route("*", "/{path:.*}", with_boundary(context, "other", not_found), expect_handler=handle_expect)
     return app
+
+
+def _methods(route: Route) -> tuple[str, ...]:
+    # HEAD is GET without the body (RFC 9110 section 9.3.2), and records no served list.
+    return ("GET", "HEAD") if route.method == "GET" else (route.method,)
+
+
+def _methods_of(path: str) -> set[str]:
+    """Return the methods of all routes that a path, decoded, matches."""
+    return {
+        name
+        for route in ROUTES
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", route.path), path)
+        for name in _methods(route)
+    }
 
 
 def _pattern(path: str) -> str:

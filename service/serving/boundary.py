@@ -6,7 +6,7 @@ detail, logged with its traceback but without data of the request, and never rea
 
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 from aiohttp import web
@@ -75,11 +75,11 @@ async def not_found(request: web.Request) -> web.StreamResponse:
     raise NotFound(f"There is nothing at {request.path[:256]}; /docs describes the routes.")
 
 
-def not_allowed(methods: list[str]) -> Handler:
-    """Return the handler for the methods that a route does not have."""
-    allow = ", ".join(sorted(methods))
+def not_allowed(methods_of: Callable[[str], Iterable[str]]) -> Handler:
+    """Return the handler for the methods that a path does not have; `methods_of` returns those that it has."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
+        allow = ", ".join(sorted(methods_of(request.path)))
         raise MethodNotAllowed(f"{request.method} is not allowed here; {allow} is.", allow=allow)
 
     return answer

@@ -74,7 +74,9 @@ class RankedList:
             items.append({"item_id": self._snapshot.items.id_of[row], "share": round(share, 6)})
             if names:
                 items[-1]["fields"] = self._catalogue.fields(row, names)
-        return {"items": items, "others": round(explanation.others, 6), "base": round(explanation.base, 6)}
+        # Without the sign of a rounded 0.
+        others, base = round(explanation.others, 6) + 0.0, round(explanation.base, 6) + 0.0
+        return {"items": items, "others": others, "base": base}
 
     def event(
         self,

@@ -1,8 +1,8 @@
 """Which items match a filter.
 
-Logic has two values. A comparison of an attribute that an item lacks is false, so `!=`, `not in` and `not` are true
-for that item; `== null` finds it. An attribute with several values matches if one of them does. Strings are compared by
-code points, which puts dates as in 2026-11-21 in order.
+Logic has two values. A comparison of an attribute that an item lacks is false, so `!=`, `not in` and `not` are true for
+that item; `== null` finds it. An attribute that no item has is missing in all of them. An attribute with several values
+matches if one of them does. Strings are compared by code points, which puts dates as in 2026-11-21 in order.
 """
 
 import operator
@@ -25,21 +25,25 @@ _COMPARE: Final[dict[str, Callable[[Any, Any], Any]]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-# Names shown in a message about an unknown attribute.
-_SHOWN_NAMES: Final = 12
 
 
 def matching(expression: Expression, columns: Columns) -> Mask:
     """Return the items that match: bool (n_rows,).
 
     Raises:
-        FilterRefused: No item has an attribute, or an attribute has no value of the type that it is compared with.
+        FilterRefused: No item has an attribute and some have one of nearly the same name, or an attribute has no value
+            of the type that it is compared with.
     """
     if isinstance(expression, Not):
         mask = matching(expression.term, columns)
         return np.logical_not(mask, out=mask)
     if isinstance(expression, Comparison | Membership):
         column = _column(expression, columns)
+        if column is None:
+            asks_for_missing = None in (
+                expression.values if isinstance(expression, Membership) else (expression.value,)
+            )
+            return np.full(columns.n_rows, asks_for_missing)
         if isinstance(expression, Membership):
             mask = np.zeros(columns.n_rows, dtype=bool)
             for value in expression.values:
@@ -53,16 +57,10 @@ def matching(expression: Expression, columns: Columns) -> Mask:
     return mask
 
 
-def _column(term: Comparison | Membership, columns: Columns) -> Column:
+def _column(term: Comparison | Membership, columns: Columns) -> Column | None:
+    """Return the attribute of a term; None if no item has it."""
     column = columns.column(term.attribute)
-    if column is None:
-        names = sorted(columns.column_names)
-        hint = did_you_mean(term.attribute, names)
-        if not names:
-            hint = "; the items have no attributes"
-        elif not hint:
-            more = ", …" if len(names) > _SHOWN_NAMES else ""
-            hint = f"; there are {', '.join(names[:_SHOWN_NAMES])}{more}"
+    if column is None and (hint := did_you_mean(term.attribute, columns.column_names)):
         raise FilterRefused(f"names {term.attribute[:64]!r}, an attribute that no item has{hint}", term.column)
     return column
 

@@ -266,7 +266,10 @@ async def test_several_lists_come_in_one_answer(client: Client, context: Replica
     assert len(recorded_events(context)) == n_events
     # A user of this name has the route of all users.
     assert (await body(client, "GET", "/v1/recommendations/batch?n=2", 200))["user_id"] == "batch"
-    await body(client, "DELETE", "/v1/recommendations/batch", 405)
+    async with client.delete("/v1/recommendations/batch") as refused:
+        assert (refused.status, refused.headers["Allow"]) == (405, "GET, HEAD, POST")
+    async with client.delete("/v1/recommendations/u1") as refused:
+        assert (refused.status, refused.headers["Allow"]) == (405, "GET, HEAD")
 
 
 async def test_exclude_and_include_apply_before_the_top_n(client: Client) -> None:
