@@ -21,6 +21,7 @@ from service.replay.evidence import evidence_of, sampled_lists, served_list
 from service.replay.rebuilding import ListedItem, Rebuilder, Rebuilt, as_recorded, rests_on_raters
 from telemetry.errors import ArchiveError
 from telemetry.events import Served
+from telemetry.live.live_event import live_types
 
 _MISSING = "-"
 
@@ -156,7 +157,13 @@ def replay(
     with_actions = sample is None or any(rests_on_raters(event.catalogue_watermark) for event in events)
     rebuilder = Rebuilder(
         lambda version: _load(config.models_dir, version),
-        evidence_of(root, users, _reporting(stages, "reading events"), with_actions=with_actions),
+        evidence_of(
+            root,
+            users,
+            _reporting(stages, "reading events"),
+            types=live_types(impressions=config.live.impressions),
+            with_actions=with_actions,
+        ),
         config.pseudonymiser(),
         events_per_user=config.live.events_per_user,
         seen_types=config.live_lists.seen,

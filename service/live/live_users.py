@@ -5,7 +5,7 @@ Users without live events cost one look-up.
 """
 
 import weakref
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,7 +21,7 @@ from telemetry.batch import EventPosition
 from telemetry.events import Feedback, Record, System
 from telemetry.ids import rfc3339_ms
 from telemetry.live.feed_entry import ErasedUser
-from telemetry.live.live_event import live_event, unix_ms
+from telemetry.live.live_event import DEFAULT_TYPES, live_event, unix_ms
 
 # Each takes a few kilobytes at usual numbers of factors.
 _MOST_KEPT: Final = 4_096
@@ -63,10 +63,12 @@ class LiveUsers:
     Args:
         state: The live state; this object learns of its changes.
         seen_types: The types of live events whose items are left out of lists.
+        types: The types of feedback that are live.
     """
 
-    def __init__(self, state: LiveState, seen_types: Container[str]) -> None:
+    def __init__(self, state: LiveState, seen_types: Container[str], types: Collection[str] = DEFAULT_TYPES) -> None:
         self.state = state
+        self._types = types
         self._seen_types = seen_types
         self._kept: dict[str, _Kept] = {}
         # Those of them whose events may have changed.
@@ -84,7 +86,7 @@ class LiveUsers:
         """Apply feedback that this replica has accepted, the first event at this position and the others behind it."""
         producer, epoch, first_seq = first
         records = (Record(event, producer, epoch, seq) for seq, event in enumerate(feedback, first_seq))
-        self.state.accept(event for record in records if (event := live_event(record)) is not None)
+        self.state.accept(event for record in records if (event := live_event(record, self._types)) is not None)
 
     def erase(self, request: System) -> None:
         """Forget a user, whose erasure this replica has accepted."""

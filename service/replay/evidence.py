@@ -70,13 +70,16 @@ def sampled_lists(root: Path, count: int, rng: np.random.Generator, progress: Pr
     return [event for event in events if isinstance(event, Served)]
 
 
-def evidence_of(root: Path, user_ids: Collection[str], progress: Progress, *, with_actions: bool) -> Evidence:
+def evidence_of(
+    root: Path, user_ids: Collection[str], progress: Progress, *, types: Collection[str], with_actions: bool
+) -> Evidence:
     """Read the events that lists of some users may rest on, and all changes of items.
 
     Args:
         root: The archive.
         user_ids: The users, as in telemetry.
         progress: Called with the lines read.
+        types: The types of feedback that are live: others are not among a user's last events.
         with_actions: Whether a list rests on actions of other users on new items, which takes another scan.
     """
     evidence = Evidence({user_id: [] for user_id in user_ids})
@@ -92,7 +95,7 @@ def evidence_of(root: Path, user_ids: Collection[str], progress: Progress, *, wi
             if isinstance(record.event, ItemChange):
                 evidence.items.append(record)
             elif isinstance(record.event, Feedback) and record.event.user_id in evidence.live:
-                event = live_event(record, LIVE_TYPES)
+                event = live_event(record, types)
                 if event is not None:
                     evidence.live[event.user_id].append(event)
         if with_actions:

@@ -19,6 +19,7 @@ from service.serving.catalogue_keeper import CatalogueKeeper
 from service.serving.idempotency import IdempotencyTable
 from service.serving.list_level import LevelCosts
 from service.serving.store import ModelStore
+from telemetry.live.live_event import live_types
 from telemetry.producer import Producer
 from telemetry.pseudonym import Pseudonymiser
 
@@ -63,7 +64,8 @@ class ReplicaContext:
     def live(self) -> LiveUsers:
         """The live state of users."""
         config = self.config.live_lists
-        return LiveUsers(LiveState(config.pending_events), config.seen)
+        types = live_types(impressions=self.config.live.impressions)
+        return LiveUsers(LiveState(config.pending_events), config.seen, types)
 
     @cached_property
     def window_counts(self) -> WindowCounts:

@@ -35,7 +35,7 @@ from telemetry.live.feed_entry import ErasedUser, FeedEntry
 from telemetry.live.feed_publisher import FeedPublisher
 from telemetry.live.item_table import ItemTable
 from telemetry.live.layer_merge import KeepRules
-from telemetry.live.live_event import DEFAULT_TYPES, LIVE_TYPES, LiveEvent, live_event, unix_ms
+from telemetry.live.live_event import LiveEvent, live_event, live_types, unix_ms
 from telemetry.live.state_manifest import StateManifest
 from telemetry.live.state_restore import Wanted, restore
 from telemetry.live.state_store import StateStore
@@ -81,7 +81,7 @@ class LiveFeed:
         self._observer = observer
         self._failpoints = failpoints or Failpoints()
         self._heartbeat_s = heartbeat_s
-        self._types = tuple(sorted(LIVE_TYPES if settings.impressions else DEFAULT_TYPES))
+        self._types = tuple(sorted(live_types(impressions=settings.impressions)))
         self._directory = directory
         self._archive: Archive | None = None
         # Set while the namespace in Redis is the archive's.

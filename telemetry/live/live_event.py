@@ -49,6 +49,11 @@ class LiveEvent(NamedTuple):
         return self.time_ms, self.position
 
 
+def live_types(*, impressions: bool) -> frozenset[str]:
+    """Return the types of feedback that are live; impressions only where the setting asks for them."""
+    return frozenset(LIVE_TYPES) if impressions else DEFAULT_TYPES
+
+
 def live_event(record: Record, types: Iterable[str] = DEFAULT_TYPES) -> LiveEvent | None:
     """Return the live event of an archived one; None if it is not live.
 

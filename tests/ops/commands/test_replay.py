@@ -203,3 +203,15 @@ async def test_a_list_whose_evidence_is_gone_says_so(installation: Installation)
         (found,) = replay.replay(installation.config, None, 5, 0, stages)
     assert not found.matches
     assert answer["model"] in found.rebuilt.problem
+
+
+async def test_impressions_push_no_event_out_of_a_list(installation: Installation) -> None:
+    """They are archived like all feedback, and not among a user's last events."""
+    acted = [{"user_id": "u1", "item_id": f"i{row}", "type": "rating", "value": 4} for row in range(40)]
+    shown = [{"user_id": "u1", "item_id": f"i{row % N_ITEMS}", "type": "impression"} for row in range(90)]
+    await body(installation.client, "POST", "/v1/events", 202, json={"events": [*acted, *shown]})
+    assert (await installation.recommend(user_id="u1", n=3))["freshness"]["events_applied"] == 40
+    await installation.archived()
+    with StageProgress() as stages:
+        (found,) = replay.replay(installation.config, None, 5, 0, stages)
+    assert found.matches, found.rebuilt.problem
