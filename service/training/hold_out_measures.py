@@ -28,6 +28,7 @@ class HoldOutMeasures:
     """What a hold-out says about a model.
 
     Attributes:
+        candidate: The algorithm with the settings of the measured model, which a fit may have chosen.
         quality: Of its lists.
         relevance: The users and items by which lists are judged.
         popularity: The quality of lists by popularity.
@@ -37,6 +38,7 @@ class HoldOutMeasures:
         note: How it was measured, if not by another fit.
     """
 
+    candidate: ConfiguredAlgorithm
     quality: ListQuality
     relevance: Relevance
     popularity: ListQuality
@@ -80,6 +82,7 @@ def measure(
         note = "Each user's list is that of a model without that user's held-out interactions."
     else:
         snapshot = candidate.algorithm.fit(held_out.train, candidate.config, rng, measuring)
+        candidate = candidate.with_settings_of(snapshot)
         list_top_n = partial(top_n_lists.top_n_lists, snapshot)
         # If all ratings are equal, errors of predictions have no meaning.
         if candidate.algorithm.kind == "rating" and not data.all_equal:
@@ -97,7 +100,7 @@ def measure(
         found = {"rmse": rmse(predicted, held_out.hidden.ratings), "mae": mae(predicted, held_out.hidden.ratings)}
         errors = {name: value for name, value in found.items() if np.isfinite(value)}
     measures = HoldOutMeasures(
-        of_lists, relevance, popularity_quality(held_out, relevance), errors, rmse_of_mean, predicted, note
+        candidate, of_lists, relevance, popularity_quality(held_out, relevance), errors, rmse_of_mean, predicted, note
     )
     return measures, full_model
 

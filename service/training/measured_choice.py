@@ -59,7 +59,7 @@ def of_named(
     if held_out is None:
         return MeasuredChoice(candidate, None, None)
     measured, fitted = hold_out_measures.measure(data, held_out, candidate, seed, progress)
-    return MeasuredChoice(candidate, measured, fitted)
+    return MeasuredChoice(measured.candidate, measured, fitted)
 
 
 def of_best(
@@ -72,14 +72,14 @@ def of_best(
     """Choose an algorithm, see `selection`, and measure it."""
     choice_seed, measure_seed = seed.spawn(2)
     selection = select(data, held_out, budget_s=budget_s, seed=choice_seed, progress=progress)
-    candidate = selection.choice.candidate.configured()
+    candidate = selection.choice.configured()
     if held_out is None or selection.n_users is None:
         measured = None if held_out is None else _measured_by_selection(selection, held_out)
         return MeasuredChoice(candidate, measured, None, selection)
     found = of_named(data, held_out, candidate, measure_seed, progress)
     if found.measured is not None and found.measured.quality.ndcg < found.measured.popularity.ndcg:
         selection = selection.of_baseline("the choice of the sample loses to popularity on all data")
-        found = of_named(data, held_out, selection.choice.candidate.configured(), measure_seed, progress)
+        found = of_named(data, held_out, selection.choice.configured(), measure_seed, progress)
     return MeasuredChoice(found.candidate, found.measured, found.fitted, selection)
 
 
@@ -87,4 +87,6 @@ def _measured_by_selection(selection: Selection, held_out: HoldOut) -> HoldOutMe
     if selection.choice.quality is None:
         return None
     relevance = judged(held_out)
-    return HoldOutMeasures(selection.choice.quality, relevance, popularity_quality(held_out, relevance))
+    return HoldOutMeasures(
+        selection.choice.configured(), selection.choice.quality, relevance, popularity_quality(held_out, relevance)
+    )

@@ -95,7 +95,7 @@ def train(
     if named is not None:
         choice = measured_choice.of_named(interactions, held_out, named, measure_seed, progress)
     else:
-        budget_s = budget_for(len(interactions), most_s) if budget_s is None else budget_s
+        budget_s = budget_for(len(interactions), len(interactions.items), most_s) if budget_s is None else budget_s
         choice = measured_choice.of_best(interactions, held_out, budget_s, measure_seed, progress)
     candidate = choice.candidate
     snapshot = choice.fitted or candidate.algorithm.fit(

@@ -4,7 +4,7 @@ A module is imported when one of its algorithms is first used, because compiled 
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Final, Literal, TypeAlias
 
@@ -130,3 +130,7 @@ class ConfiguredAlgorithm:
         algorithm = get(algorithm_name)
         config = hyperparameters.parse(algorithm.config, (*preset, *assignments))
         return cls(name, config, algorithm)
+
+    def with_settings_of(self, snapshot: ModelSnapshot) -> "ConfiguredAlgorithm":
+        """Return it with the hyperparameters of a model that it fitted, among them those that a fit chose itself."""
+        return replace(self, config=hyperparameters.from_json(self.algorithm.config, snapshot.settings))

@@ -65,18 +65,21 @@ CANDIDATES: Final = (
     Candidate(BASELINE, ("window_days=7",), is_of_times=True),
     Candidate(BASELINE, ("window_days=30",), is_of_times=True),
     *RECENCY_PROBES,
+    Candidate("next_item", kernel="kernels.decayed_pairs:add_pairs", compile_s=3.0, follows_recency=True),
     Candidate("ease", least_gain=1.05, cubic_s=3e-11, kernel="ease:_count_halves", compile_s=1.5, follows_recency=True),
     Candidate("ials", kernel="kernels.ridge:solve_rows", compile_s=8.0, follows_recency=True),
 )
 
 
-def adapted(candidate: Candidate, ndcg_of: Mapping[str, float]) -> Candidate:
-    """Return a candidate without a half-life if that was better for the probes; a half-life of its own is kept.
+def adapted(candidate: Candidate, ndcg_of: Mapping[str, float], *, has_times: bool) -> Candidate:
+    """Return a candidate without a half-life if that was better for the probes, or if nothing says what is recent.
 
     Args:
         ndcg_of: NDCG@10 by label of the candidates so far that were measured.
+        has_times: Whether the data has times.
     """
     with_decay, without = (ndcg_of.get(probe.label) for probe in RECENCY_PROBES)
-    if not candidate.follows_recency or with_decay is None or without is None or without <= with_decay:
+    is_lasting = with_decay is not None and without is not None and without > with_decay
+    if not candidate.follows_recency or (has_times and not is_lasting):
         return candidate
     return candidate._replace(settings=(*candidate.settings, _NO_DECAY))

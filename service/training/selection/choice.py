@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.list_quality import ListQuality
 from service.training.selection.candidates import BASELINE, Candidate
 
@@ -22,6 +23,7 @@ class CandidateResult:
 
     Attributes:
         quality: The measures of its lists; None if it was not fitted to the end.
+        fitted: The algorithm with the settings of the measured model, which a fit may have chosen; None likewise.
         fit_s: The seconds that the fit and its lists took, or that were spent until it was ended.
         why_not: Why it has no measures, as a sentence.
     """
@@ -30,6 +32,7 @@ class CandidateResult:
     quality: ListQuality | None
     fit_s: float
     why_not: str | None = None
+    fitted: ConfiguredAlgorithm | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the row of a manifest."""
@@ -46,40 +49,50 @@ class CandidateResult:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen candidate, and why."""
+    """The chosen candidate, and why.
+
+    Attributes:
+        quality: The measures of its lists; None if nothing was measured.
+        fitted: The algorithm with the settings of the measured model.
+    """
 
     candidate: Candidate
     why: str
     quality: ListQuality | None = field(default=None, repr=False)
+    fitted: ConfiguredAlgorithm | None = None
+
+    def configured(self) -> ConfiguredAlgorithm:
+        """Return the algorithm to fit on all data: with the settings that were measured."""
+        return self.candidate.configured() if self.fitted is None else self.fitted
 
 
 def choose(results: Sequence[CandidateResult]) -> Choice:
     """Choose a candidate; the baseline if nothing is measured."""
-    measured = {result.candidate.label: result.quality for result in results if result.quality is not None}
-    candidate_of = {result.candidate.label: result.candidate for result in results}
-    if BASELINE not in measured:
-        return Choice(candidate_of.get(BASELINE, Candidate(BASELINE)), "nothing could be measured")
-    baseline = measured[BASELINE]
-    better = {
-        label: quality for label, quality in measured.items() if quality.standard_errors_above(baseline) > CLEARLY
-    }
+    measured = [(result, result.quality) for result in results if result.quality is not None]
+    baseline, popularity = next((each for each in measured if each[0].candidate.label == BASELINE), (None, None))
+    if baseline is None or popularity is None:
+        return Choice(Candidate(BASELINE), "nothing could be measured")
+
+    def of_baseline(why: str) -> Choice:
+        return Choice(baseline.candidate, why, popularity, baseline.fitted)
+
+    better = [each for each in measured if each[1].standard_errors_above(popularity) > CLEARLY]
     if not better:
-        why = "no other list is clearly better" if len(measured) > 1 else "no other candidate was measured"
-        return Choice(candidate_of[BASELINE], why, baseline)
-    plain = {label: quality for label, quality in better.items() if candidate_of[label].least_gain == 1}
-    reference = max((quality.ndcg for quality in plain.values()), default=baseline.ndcg)
-    gaining = {
-        label: quality
-        for label, quality in better.items()
-        if label in plain or quality.ndcg > candidate_of[label].least_gain * reference
-    }
+        return of_baseline("no other list is clearly better" if len(measured) > 1 else "no other was measured")
+    reference = max((quality.ndcg for result, quality in better if result.candidate.least_gain == 1), default=None)
+    least = popularity.ndcg if reference is None else reference
+    gaining = [
+        (result, quality)
+        for result, quality in better
+        if result.candidate.least_gain == 1 or quality.ndcg > result.candidate.least_gain * least
+    ]
     if not gaining:
-        return Choice(candidate_of[BASELINE], "no other list is better by enough", baseline)
+        return of_baseline("no other list is better by enough")
     # The first of equal ones, which is the cheaper.
-    best = max(gaining, key=lambda label: gaining[label].ndcg)
-    passed = [label for label in better if better[label].ndcg > gaining[best].ndcg]
+    best, quality = max(gaining, key=lambda each: each[1].ndcg)
+    passed = [result.candidate for result, other in better if other.ndcg > quality.ndcg]
     why = "its lists have the largest NDCG@10"
     if passed:
-        gain = candidate_of[passed[0]].least_gain
-        why += f" except {passed[0]}, which would have to be better by more than {gain - 1:.0%}"
-    return Choice(candidate_of[best], why, gaining[best])
+        gain = passed[0].least_gain - 1
+        why += f" except {passed[0].label}, which would have to be better by more than {gain:.0%}"
+    return Choice(best.candidate, why, quality, best.fitted)

@@ -6,9 +6,13 @@ others take, on this machine and under its present load. No table of speeds has 
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 from service.errors import OverBudget
 from service.training.interactions import Progress
+
+# From here on tenths of a second do not matter.
+_WHOLE_S: Final = 10
 
 
 class CostLimit:
@@ -46,5 +50,14 @@ class CostLimit:
             self._first = (now_s, done)
         # A fit that is finished is worth keeping.
         if done < total and estimated_s > self._limit_s:
-            raise OverBudget(f"It would take about {estimated_s:.0f} s, and there were {self._limit_s:.0f} s.")
+            raise OverBudget(over_budget(estimated_s, self._limit_s))
         self._forward(stage, done, total)
+
+
+def over_budget(estimated_s: float, limit_s: float, remark: str = "") -> str:
+    """Return the sentence that a fit would take too long."""
+    return f"It would take about {_seconds(estimated_s)}{remark}, and there were {_seconds(limit_s)}."
+
+
+def _seconds(value_s: float) -> str:
+    return f"{value_s:.0f} s" if value_s >= _WHOLE_S else f"{value_s:.1f} s"

@@ -23,13 +23,15 @@ from service.training.interactions import Interactions, Progress
 from service.training.list_quality import judged, quality
 from service.training.selection.candidates import BASELINE, CANDIDATES, Candidate, adapted
 from service.training.selection.choice import CandidateResult, Choice, choose
-from service.training.selection.cost_limit import CostLimit
+from service.training.selection.cost_limit import CostLimit, over_budget
 
 # Sets of more interactions are represented by some of their users, so that a selection costs the same for any size.
 _MOST_ROWS: Final = 2_000_000
-# A budget is for so many interactions or more; smaller sets get their share, but at least `_LEAST_SHARE` of it.
+# A budget is for so many interactions, or for so many items, whose pairs are counted. Smaller sets get their share, but
+# at least `_LEAST_SHARE` of it.
 _BUDGET_ROWS: Final = 1_000_000
-_LEAST_SHARE: Final = 0.1
+_BUDGET_ITEMS: Final = 4_000
+_LEAST_SHARE: Final = 0.15
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,9 @@ class Selection:
         }
 
 
-def budget_for(n_rows: int, budget_s: float) -> float:
-    """Return the time that a set of so many interactions gets, of the time for a million of them."""
-    return budget_s * min(1.0, max(_LEAST_SHARE, n_rows / _BUDGET_ROWS))
+def budget_for(n_rows: int, n_items: int, budget_s: float) -> float:
+    """Return the time that a set gets, of the time for a large one."""
+    return budget_s * min(1.0, max(_LEAST_SHARE, n_rows / _BUDGET_ROWS, (n_items / _BUDGET_ITEMS) ** 2))
 
 
 def select(
@@ -102,11 +104,12 @@ def select(
     relevance = judged(held_out)
     results: list[CandidateResult] = []
     started_s = clock()
-    candidates = [each for each in candidates if data.timestamps is not None or not each.is_of_times]
+    has_times = data.timestamps is not None
+    candidates = [each for each in candidates if has_times or not each.is_of_times]
     for number, each in enumerate(candidates):
         progress("choose", number, len(candidates))
         ndcg_of = {result.candidate.label: result.quality.ndcg for result in results if result.quality is not None}
-        candidate = adapted(each, ndcg_of)
+        candidate = adapted(each, ndcg_of, has_times=has_times)
         left_s = budget_s - (clock() - started_s)
         # The baseline costs next to nothing, and nothing could be compared without it.
         limit_s = float("inf") if candidate.label == BASELINE else left_s
@@ -135,7 +138,7 @@ def _measured(
         train = held_out.train
         if (estimated_s := candidate.estimated_s(train)) > limit_s:
             most = "" if candidate.is_compiled() else ", the first compilation of its kernels included"
-            return unmeasured(f"It would take about {estimated_s:.0f} s{most}, and there were {limit_s:.0f} s.")
+            return unmeasured(over_budget(estimated_s, limit_s, most))
         memory_budget.require(candidate.name, configured.config, len(train), len(train.users), len(train.items))
         limited = CostLimit(limit_s, lambda *_: None, clock)
         snapshot = configured.algorithm.fit(train, configured.config, np.random.default_rng(seed), limited)
@@ -144,7 +147,7 @@ def _measured(
         return unmeasured(str(error))
     except MemoryError:
         return unmeasured("It needs more memory than there is.")
-    return CandidateResult(candidate, measured, clock() - began_s)
+    return CandidateResult(candidate, measured, clock() - began_s, fitted=configured.with_settings_of(snapshot))
 
 
 def sampled_users(data: Interactions, most_rows: int, rng: np.random.Generator) -> Interactions:
