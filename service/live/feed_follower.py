@@ -1,7 +1,8 @@
 """The task of a replica that follows the feed of live state and applies it.
 
-Invariant: the state is that of the last snapshot and every feed entry since, in order; the reader sees to it. The feed
-is read only while the namespace in Redis is this installation's.
+Invariants: the state is that of the last snapshot and every feed entry since, in order; the reader sees to it. The feed
+is read only while the namespace in Redis is this installation's. What else follows the feed, such as the item
+catalogue, gets the same batches in the same order from a task of its own, so that it delays nobody's lists.
 """
 
 import asyncio
@@ -16,7 +17,6 @@ from service.live.live_state import LiveState
 from telemetry.errors import StreamError
 from telemetry.live.live_event import LiveEvent
 from telemetry.live.live_feed_reader import FeedBatch
-from telemetry.live.state_snapshot import StateSnapshot
 
 _log = structlog.get_logger("recollect.live")
 _FIRST_BACKOFF_S: Final = 0.05
@@ -70,7 +70,8 @@ class FeedFollower:
         self._may_follow = may_follow
         self._on_batch = on_batch
         self._on_delay = on_delay
-        self._snapshot: StateSnapshot | None = None
+        self._batches: asyncio.Queue[FeedBatch | None] = asyncio.Queue()
+        self._at_end = False
         self._caught_up = asyncio.Event()
         self._reported: type[Exception] | None = None
         self.connected = False
@@ -83,6 +84,11 @@ class FeedFollower:
 
     async def run(self) -> None:
         """Follow the feed until cancelled, through any outage of Redis."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read(), name="live feed reader")
+            group.create_task(self._pass_on(), name="live feed followers")
+
+    async def _read(self) -> None:
         backoff_s = _FIRST_BACKOFF_S
         try:
             # The snapshot needs no Redis.
@@ -111,20 +117,17 @@ class FeedFollower:
         if not self._may_follow():
             await asyncio.sleep(_NOT_OURS_S)
             return
-        has_caught_up = self._caught_up.is_set()
-        batch = await self._reader.read(_BLOCK_MS if has_caught_up else 0)
+        batch = await self._reader.read(_BLOCK_MS if self._at_end else 0)
         self.connected = True
         self._reported = None
         await self._apply(batch)
         if batch.snapshot is None and not batch.entries and not batch.waits:
-            self._caught_up.set()
+            self._reached_end()
 
     async def _apply(self, batch: FeedBatch) -> None:
         if batch.snapshot is not None:
+            # The one before is not closed: other threads may read it. Its memory is unmapped with its last reference.
             self._state.load(batch.snapshot)
-            if self._snapshot is not None:
-                self._snapshot.close()
-            self._snapshot = batch.snapshot
             while self._state.drop_covered():  # noqa: ASYNC110 - it does the work itself, piece by piece
                 await asyncio.sleep(0)
         if batch.entries:
@@ -137,12 +140,26 @@ class FeedFollower:
         now_ms = time.time() * _MS_PER_S
         for event in batch.events:
             self._on_delay(max(0.0, now_ms - event.received_ms) / _MS_PER_S)
-        if self._on_batch is not None:
-            await self._on_batch(batch)
+        if self._on_batch is not None and (batch.snapshot is not None or batch.entries):
+            self._batches.put_nowait(batch)
+
+    async def _pass_on(self) -> None:
+        """Hand the batches on, and report that all of them are applied up to the first end of the feed."""
+        while True:
+            batch = await self._batches.get()
+            if batch is None:
+                self._caught_up.set()
+            elif self._on_batch is not None:
+                await self._on_batch(batch)
+
+    def _reached_end(self) -> None:
+        if not self._at_end:
+            self._at_end = True
+            self._batches.put_nowait(None)
 
     def _disconnected(self, error: StreamError) -> None:
         self.connected = False
-        self._caught_up.set()
+        self._reached_end()
         # Once for each kind of outage.
         if self._reported is not type(error):
             self._reported = type(error)

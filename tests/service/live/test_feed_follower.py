@@ -10,7 +10,7 @@ from service.live.live_state import LiveState
 from telemetry.batch import Position
 from telemetry.live.feed_entry import ErasedUser, FeedEntry, encode_entry
 from telemetry.live.live_event import LiveEvent
-from telemetry.live.live_feed_reader import LiveFeedReader
+from telemetry.live.live_feed_reader import FeedBatch, LiveFeedReader
 from telemetry.live.state_manifest import StateManifest
 from telemetry.stream.memory_feed_stream import MemoryFeed, MemoryFeedStream
 from tests.support.live_events import event, marks_of
@@ -131,3 +131,41 @@ async def test_without_redis_the_snapshot_is_loaded(tmp_path: Path) -> None:
     site.directory = tmp_path / "none"
     async with site.follower() as (state, _):
         assert state.position == Position(0, 0)
+
+
+async def test_other_followers_get_every_batch_and_delay_nothing(tmp_path: Path, await_until: Until) -> None:
+    """A follower that is slow, as one that reads a large snapshot, gets the rest later and in order."""
+    site, found, goes_on = Site(tmp_path), list[str](), asyncio.Event()
+
+    async def follow(batch: FeedBatch) -> None:
+        await goes_on.wait()
+        found.extend(["snapshot"] if batch.snapshot is not None else [one.item_id for one in batch.events])
+
+    await site.begin(5)
+    state = LiveState(100)
+    reader = LiveFeedReader(MemoryFeedStream(site.feed), tmp_path, look_every_s=0)
+    follower = FeedFollower(reader, state, on_batch=follow)
+    running = asyncio.create_task(follower.run())
+    for seq in (1, 2, 3):
+        await site.publish([event(seq)])
+    await await_until(lambda: items(state) == ["i1", "i2", "i3"])
+    assert found == []
+    goes_on.set()
+    await follower.wait_until_caught_up(10)
+    assert found == ["snapshot", "i1", "i2", "i3"]
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_a_follower_that_fails_ends_the_task(tmp_path: Path, await_until: Until) -> None:
+    """The replica is not ready then, and starts again."""
+    site = Site(tmp_path)
+    await site.begin(5)
+
+    async def fail(_batch: FeedBatch) -> None:
+        raise ZeroDivisionError
+
+    follower = FeedFollower(LiveFeedReader(MemoryFeedStream(site.feed), tmp_path), LiveState(100), on_batch=fail)
+    running = asyncio.create_task(follower.run())
+    await await_until(running.done)
+    assert isinstance(running.exception(), ExceptionGroup)
