@@ -10,6 +10,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -66,10 +67,14 @@ def test_nginx_serves_every_public_route(up: Up) -> None:
 
 
 def test_the_commands_of_the_readme_work(up: Up) -> None:
-    """Its curl lines are answered as shown, and its audit finds no missing event."""
+    """Its lines are answered as shown, the second list answers to the event, and the audit finds nothing missing."""
     page = (ROOT / "README.md").read_text(encoding="utf-8")
+    first = json.loads(up.request("GET", "/v1/recommendations/1?n=1")[2])["items"][0]["item_id"]
+    # The smaller data of this test has other items.
+    page = page.replace('"item_id": "997"', f'"item_id": "{first}"')
     lines = re.findall(r"^curl (.*)$", page.replace("\\\n", " "), re.MULTILINE)
-    assert len(lines) == 2
+    assert len(lines) == 3
+    listed: list[Any] = []
     for line in lines:
         words = shlex.split(line)
         path = next(word for word in words if word.startswith("http://")).removeprefix("http://127.0.0.1:8080")
@@ -80,7 +85,14 @@ def test_the_commands_of_the_readme_work(up: Up) -> None:
             shown = re.findall(
                 r'^[ {]*"(\w+)":|, "(\w+)":', page.partition("```json")[2].partition("```")[0], re.MULTILINE
             )
-            assert {first or later for first, later in shown} <= {*json.loads(answer), *json.loads(answer)["items"][0]}
+            listed.append(json.loads(answer))
+            assert {name or later for name, later in shown} <= {*listed[-1], *listed[-1]["items"][0]}
+    before, after = listed
+    assert all(item["fields"]["title"] for item in (*before["items"], *after["items"]))
+    assert after["freshness"]["events_applied"] >= 1
+    assert before["items"][0]["item_id"] == first
+    assert first not in {item["item_id"] for item in after["items"]}
+    assert all(item["because"]["items"] for item in after["items"])
     audited = up.recollect("audit", "--wait", "30")
     assert audited.returncode == 0, audited.stdout
 
