@@ -69,8 +69,8 @@ class Case(NamedTuple):
 
 
 CASES: Final = (
-    Case("next_item, pure_svd, softmax", "decayed_sum", with_inputs=True),
-    Case("next_item as lists, ease, item_knn", "neighbour_sum", n_factors=0),
+    Case("pure_svd, softmax", "decayed_sum", with_inputs=True),
+    Case("next_item, ease, item_knn", "neighbour_sum", n_factors=0),
     Case("knn over items, slope_one", "residual_sum", n_factors=0),
     Case("baseline", "rating_ridge", n_factors=0),
     Case("ials", "implicit_ridge", with_precision=True),

@@ -11,11 +11,16 @@ from service.models.representation import UserRepresentation
 from service.models.user_history import UserHistory
 
 _NO_FACTORS: Final = np.empty(0, dtype=np.float32)
+# Relative to the largest weight: what float32 weights of neighbours do not resolve.
+_NEGLIGIBLE: Final = 2.0**-24
 
 
 def neighbour_sum(model: ItemTables, how: FoldIn, recent: UserHistory, seen: NDArray[np.int32]) -> UserRepresentation:
-    """Return the recent items as inputs, each with its weight if that is not 0."""
-    rows, weights = recent.rows, how.weights.of(recent)
-    if not weights.all():
-        rows, weights = rows[weights != 0], weights[weights != 0]
-    return UserRepresentation(_NO_FACTORS, model.global_mean, seen, rows, weights)
+    """Return the recent items as inputs, each with its weight unless that is negligible.
+
+    So the cost of a list is bounded by the half-life, however long the history is.
+    """
+    weights = how.weights.of(recent)
+    sizes = np.abs(weights)
+    inputs = np.flatnonzero(sizes > _NEGLIGIBLE * np.max(sizes, initial=0.0))
+    return UserRepresentation(_NO_FACTORS, model.global_mean, seen, recent.rows[inputs], weights[inputs])
