@@ -143,7 +143,7 @@ def read(directory: Path, users: int, readers: int) -> list[ReaderFigures]:
     finally:
         for process in running:
             process.kill()
-            process.wait()
+            process.communicate()
     return figures
 
 

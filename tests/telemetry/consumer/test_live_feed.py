@@ -3,12 +3,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from telemetry.archive.compaction import compact
 from telemetry.batch import Position
 from telemetry.errors import StateError
+from telemetry.live.event_layer import write_layer
 from telemetry.live.state_manifest import FILE_NAME, Stamp, StateManifest
 from telemetry.live.state_snapshot import StateSnapshot
 from telemetry.notes import FeedBegun, StateFailed, StateRestored
@@ -353,23 +355,27 @@ async def test_an_open_erasure_outlives_its_consumer(site: LiveSite) -> None:
     await check(site, follower)
 
 
+@pytest.mark.parametrize("step", ["layer", "manifest"])
 async def test_a_disk_that_refuses_is_tried_again(
-    site: LiveSite, monkeypatch: pytest.MonkeyPatch, await_until: AwaitUntil
+    site: LiveSite, monkeypatch: pytest.MonkeyPatch, await_until: AwaitUntil, step: str
 ) -> None:
     """Nothing is lost meanwhile, archiving goes on, and the failure is reported."""
     monkeypatch.setattr("telemetry.consumer.live_feed._FIRST_PAUSE_S", 0.01)
     await site.start()
     follower = site.follower()
     await site.commit("p", feedback("a", 1))
-    write = StateManifest.write
+    write = write_layer if step == "layer" else StateManifest.write
     failures = iter([OSError(28, "No space left on device")] * 2)
 
-    def refuse(manifest: StateManifest, directory: Path) -> Stamp:
+    def refuse(*arguments: Any) -> Stamp | None:
         for failure in failures:
             raise failure
-        return write(manifest, directory)
+        return write(*arguments)
 
-    monkeypatch.setattr(StateManifest, "write", refuse)
+    if step == "layer":
+        monkeypatch.setattr("telemetry.live.state_store.write_layer", refuse)
+    else:
+        monkeypatch.setattr(StateManifest, "write", refuse)
     site.feed.flush_all()
     await site.commit("p", feedback("a", 2))
     await await_until(lambda: len([note for note in site.notes if isinstance(note, StateFailed)]) == 2)
