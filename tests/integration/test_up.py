@@ -206,7 +206,7 @@ def test_stopping_leaves_only_state_and_logs(up: Up, folder: Path) -> None:
         with socket.create_server(("127.0.0.1", port)):
             pass
     assert not (up.home / "run").exists()
-    assert {path.name for path in up.home.iterdir()} <= {"models", "spool", "archive", "redis", "security"}
+    assert {path.name for path in up.home.iterdir()} <= {"models", "spool", "archive", "state", "redis", "security"}
     assert {path.name for path in folder.iterdir()} == {"var", "logs"}
 
 
