@@ -36,7 +36,11 @@ from telemetry.producer import Producer
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
 
 DOCUMENT = build()
-BODY_SCHEMAS = {"/v1/recommendations": "RecommendationsRequest", "/v1/events": "EventsRequest"}
+BODY_SCHEMAS = {
+    "/v1/recommendations": "RecommendationsRequest",
+    "/v1/recommendations/batch": "ManyRecommendationsRequest",
+    "/v1/events": "EventsRequest",
+}
 # The same requests every time, so that a failure here is one everywhere.
 seeded = settings(
     derandomize=True,
@@ -168,8 +172,13 @@ ids = st.one_of(
     st.integers(0, 70).map("u{}".format), st.integers(0, 70).map("i{}".format), st.text(min_size=1, max_size=130)
 )
 GETS = [path for path, item in DOCUMENT["paths"].items() if "get" in item]
+# The names of all query fields of lists, and any text.
+fields = st.sampled_from(["n", "offset", "filter", "page_token", "fields", "explain", "deadline_ms"])
 values = st.one_of(
-    st.integers(-3, 600).map(str), st.text(max_size=8), st.sampled_from(["007", "1e2", "٣", "1_0", "+1"])
+    st.integers(-3, 600).map(str),
+    st.text(max_size=8),
+    st.sampled_from(["007", "1e2", "٣", "1_0", "+1"]),
+    st.sampled_from(['year > 3 or genre == "x"', "year == null", "not (a in [1, 'b'])", "AQAApZ1mTQHxQJQ4"]),
 )
 
 
@@ -177,7 +186,7 @@ values = st.one_of(
 @given(
     path=st.sampled_from(GETS),
     fill=ids,
-    query=st.lists(st.tuples(st.one_of(st.just("n"), st.text(max_size=5)), values), max_size=2),
+    query=st.lists(st.tuples(st.one_of(fields, fields, st.text(max_size=5)), values), max_size=2),
 )
 def test_gets(replica: ListeningReplica, path: str, fill: str, query: list[tuple[str, str]]) -> None:
     """Any id and any query: a list as described, or a problem as described."""
@@ -269,6 +278,13 @@ anything = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
 )
 known = st.one_of(ids, good_id)
+filters = st.sampled_from(['year > 3 or genre == "x"', "year == null", "not (a in [1, 'b'])", "a =="]) | st.text(
+    max_size=9
+)
+session_item = st.fixed_dictionaries(
+    {"item_id": known},
+    optional={"type": st.sampled_from(["view", "rating", "dismiss"]), "value": st.none() | st.floats(-1e9, 1e9)},
+)
 lists = st.fixed_dictionaries(
     {},
     optional={
@@ -277,6 +293,16 @@ lists = st.fixed_dictionaries(
         "offset": st.integers(0, 10_000),
         "exclude": st.lists(known, max_size=5),
         "include": st.none() | st.lists(known, max_size=5),
+        "filter": st.none() | filters,
+        "boosts": st.lists(st.fixed_dictionaries({"filter": filters, "factor": st.floats(0.01, 100)}), max_size=2),
+        "pins": st.lists(st.fixed_dictionaries({"item_id": known, "position": st.integers(0, 30)}), max_size=3),
+        "session": st.lists(known | session_item, max_size=3),
+        "seeds": st.lists(known, max_size=3),
+        "explain": st.integers(0, 20),
+        "diversity": st.floats(0, 1),
+        "deadline_ms": st.none() | st.integers(1, 60_000),
+        "page_token": st.none() | st.text(max_size=20),
+        "fields": st.lists(st.sampled_from(["title", "genres", "x"]), max_size=2),
     },
 )
 event = st.fixed_dictionaries(
@@ -293,7 +319,11 @@ event = st.fixed_dictionaries(
         "ts": st.none() | st.datetimes().map(lambda moment: moment.isoformat() + "Z"),
     },
 )
-bodies = {"/v1/recommendations": lists, "/v1/events": st.fixed_dictionaries({"events": st.lists(event, max_size=4)})}
+bodies = {
+    "/v1/recommendations": lists,
+    "/v1/recommendations/batch": st.fixed_dictionaries({"requests": st.lists(lists, max_size=3)}),
+    "/v1/events": st.fixed_dictionaries({"events": st.lists(event, max_size=4)}),
+}
 
 
 @st.composite
