@@ -6,7 +6,7 @@ to its marks, and a served list names marks and a checksum. Users are digests; a
 """
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -54,10 +54,17 @@ Raters = dict[str, dict[int, Action]]
 
 
 class RaterState(NamedTuple):
-    """The raters at a moment, which another thread may read; `marks` are the positions of all events in them."""
+    """The raters at a moment, which another thread may read.
+
+    Attributes:
+        raters: The actions.
+        marks: All events up to these positions are in them.
+        revision: That of the index.
+    """
 
     raters: Raters
     marks: Mapping[str, Position]
+    revision: int = 0
 
     def watermark(self, item_ids: Iterable[str]) -> str:
         """Return a text for an event that names the state of some items; empty if nobody did anything with them."""
@@ -87,6 +94,7 @@ class RaterIndex:
     def __init__(self) -> None:
         self._raters: Raters = {}
         self._marks: dict[str, Position] = {}
+        self._copied: tuple[int, Raters] = (0, {})
         self.revision = 0
         """Grows whenever an action is added or forgotten."""
 
@@ -125,9 +133,18 @@ class RaterIndex:
                 del raters[key]
                 self.revision += 1
 
+    def drop_items(self, is_dropped: Callable[[str], bool]) -> None:
+        """Forget the actions on some items, chosen by id."""
+        dropped = [item_id for item_id in self._raters if is_dropped(item_id)]
+        for item_id in dropped:
+            del self._raters[item_id]
+        self.revision += bool(dropped)
+
     def copy(self) -> RaterState:
         """Return the state now."""
-        return RaterState({item_id: dict(raters) for item_id, raters in self._raters.items()}, dict(self._marks))
+        if self._copied[0] != self.revision:
+            self._copied = self.revision, {item_id: dict(raters) for item_id, raters in self._raters.items()}
+        return RaterState(self._copied[1], dict(self._marks), self.revision)
 
 
 def key_of(user_id: str) -> int:

@@ -39,6 +39,7 @@ class ServedModel:
         snapshot: The model with rows for new items; the model itself if there are none.
         catalogue: The item catalogue of the snapshot's rows.
         revision: That of the changes.
+        raters_revision: That of the raters.
 
     Raises:
         ModelRefused: The model's catalogue is damaged.
@@ -56,6 +57,8 @@ class ServedModel:
         items = items or LiveItems()
         changes = items.changes()
         self.revision: Final = items.revision
+        raters = raters or RaterState({}, {})
+        self.raters_revision: Final = raters.revision
         if before is not None and before.model is not model:
             before = None
         n = len(model.items)
@@ -82,7 +85,6 @@ class ServedModel:
                 self._new_items = before._new_items  # noqa: SLF001
             else:
                 self._new_items = NewItemModel(model, columns)
-            raters = raters or RaterState({}, {})
             raters_watermark = raters.watermark(new_ids)
             likers = self._likers(new_ids, raters.raters, pseudonyms or Pseudonymiser())
             self.snapshot = extended(model, self._new_items.rows(new_ids, columns, likers))

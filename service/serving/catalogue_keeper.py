@@ -31,6 +31,7 @@ from telemetry.events import ItemChange, Record
 from telemetry.live.item_table import ItemTable
 from telemetry.live.live_event import LiveEvent
 from telemetry.live.live_feed_reader import FeedBatch
+from telemetry.live.state_snapshot import StateSnapshot
 from telemetry.pseudonym import Pseudonymiser
 
 _log = structlog.get_logger("recollect.catalogue")
@@ -48,7 +49,8 @@ class CatalogueKeeper:
         self._store = store
         self._pseudonyms = pseudonyms or Pseudonymiser()
         self._raters = RaterIndex()
-        self._built_raters = 0
+        # The last snapshot, if what users did with new items is yet to be read from it: that needs a model.
+        self._unread: StateSnapshot | None = None
         self._position = Position(0, 0)
         self._gathering: asyncio.TimerHandle | None = None
         self._items = LiveItems()
@@ -84,21 +86,13 @@ class CatalogueKeeper:
         if snapshot is not None and (
             snapshot.position.epoch != self._position.epoch or snapshot.position > self._position
         ):
-            is_new = self._is_new_item()
+            self._unread = snapshot
             try:
-                table, actions = await run_in_daemon_thread(
-                    lambda: (snapshot.item_table(), list(snapshot.item_actions(is_new))), "item-state-loader"
-                )
+                self.load(await run_in_daemon_thread(snapshot.item_table, "item-state-loader"))
             except StateError as error:
                 # The feed goes on, and a later snapshot has it all.
                 _log.error("item state not loaded", reason=str(error))
-            else:
-                self.load(table)
-                for one in actions:
-                    action = Action(one.time_ms, one.type, one.value, one.received_ms)
-                    self._raters.add(one.item_id, one.user_half, action)
-                self._raters.pass_marks(snapshot.marks)
-                self._gather()
+            await self._read_actions()
         self.apply(batch.item_changes, batch.marks)
         self._add_actions(batch.events)
         for erased in batch.erased:
@@ -122,8 +116,9 @@ class CatalogueKeeper:
 
     def builder(self) -> Callable[[ModelSnapshot], ServedModel]:
         """Return a function that builds a model with the changes of this moment; it may be called in another thread."""
-        items, before, raters = self._items.copy(), self._store.served, self._raters.copy()
-        self._built_raters = self._raters.revision
+        items, before = self._items.copy(), self._store.served
+        # A part of the actions would be taken for all up to the marks.
+        raters = self._raters.copy() if self._unread is None else None
 
         def build(model: ModelSnapshot) -> ServedModel:
             return ServedModel(model, items, before, raters, self._pseudonyms)
@@ -136,6 +131,7 @@ class CatalogueKeeper:
             await self._changed.wait()
             self._changed.clear()
             started_s = time.perf_counter()
+            await self._read_actions()
             await self._build()
             await asyncio.sleep(max(_LEAST_PAUSE_S, _PAUSE_FACTOR * (time.perf_counter() - started_s)))
 
@@ -146,7 +142,7 @@ class CatalogueKeeper:
 
     async def _build(self) -> None:
         served = self._store.served
-        if served is None or (served.revision == self._items.revision and self._built_raters == self._raters.revision):
+        if served is None or not self._is_behind(served):
             return
         build = self.builder()
         try:
@@ -162,10 +158,31 @@ class CatalogueKeeper:
             # Another model was swapped in meanwhile.
             self._changed.set()
 
+    def _is_behind(self, served: ServedModel) -> bool:
+        has_raters = self._unread is None
+        return served.revision != self._items.revision or (
+            has_raters and served.raters_revision != self._raters.revision
+        )
+
+    async def _read_actions(self) -> None:
+        """Read what users did with new items from the last snapshot, in a thread, once there is a model."""
+        snapshot = self._unread
+        if snapshot is None or self._store.version is None:
+            return
+        is_new = self._is_new_item()
+        for one in await run_in_daemon_thread(lambda: list(snapshot.item_actions(is_new)), "item-state-loader"):
+            action = Action(one.time_ms, one.type, one.value, one.received_ms)
+            self._raters.add(one.item_id, one.user_half, action)
+        self._raters.drop_items(lambda item_id: not is_new(item_id))
+        self._raters.pass_marks(snapshot.marks)
+        if self._unread is snapshot:
+            self._unread = None
+        self._gather()
+
     def _is_new_item(self) -> Callable[[str], bool]:
-        """Return whether an item is one that the model does not know; without a model none is."""
+        """Return whether an item is one that the model does not know; without a model every one is."""
         if self._store.version is None:
-            return lambda _item_id: False
+            return lambda _item_id: True
         known = self._store.model.items.row_of
         return lambda item_id: item_id not in known
 
@@ -178,7 +195,8 @@ class CatalogueKeeper:
 
     def _gather(self) -> None:
         """Have actions on new items built in soon."""
-        if self._raters.revision != self._built_raters and self._gathering is None:
+        served = self._store.served
+        if served is not None and self._gathering is None and self._is_behind(served):
             self._gathering = asyncio.get_running_loop().call_later(_GATHER_S, self._gathered)
 
     def _gathered(self) -> None:
@@ -200,7 +218,7 @@ class CatalogueKeeper:
         self._recent = {item_id: at for item_id, at in self._recent.items() if at > served.revision}
         if self._recent:
             self._overlay_items(self._recent)
-        if served.revision != self._items.revision:
+        if self._unread is not None or served.revision != self._items.revision:
             self._changed.set()
 
     def _overlay_items(self, item_ids: Iterable[str]) -> None:

@@ -86,6 +86,28 @@ async def test_the_state_of_a_snapshot_is_taken(store: ModelStore, tmp_path: Pat
     assert store.catalogue.unavailable_rows(0.0).size == 0
 
 
+async def test_a_snapshot_that_comes_before_the_model(store: ModelStore, tmp_path: Path) -> None:
+    """What users did with new items is read once there is a model, and until then no list rests on a part of it."""
+    model = store.model
+    empty = ModelStore()
+    keeper = CatalogueKeeper(empty)
+    events = [click(f"u{user}", item, 10 * user + len(item)) for user in range(4) for item in ("new", "i3")]
+    snapshot = state(tmp_path, [put("new", 1, attributes={"genres": ["Drama"]})], events, Position(3, 4))
+    await keeper.follow(FeedBatch(snapshot=snapshot, position=Position(3, 4)))
+    await keeper.follow(FeedBatch(events=[click("u5", item, 9) for item in ("new", "i3")], position=Position(3, 5)))
+    empty.swap(model, keeper.builder()(model))
+    assert empty.current().popularity[30] == 0
+    assert empty.catalogue.raters_watermark == ""
+    running = asyncio.create_task(keeper.run())
+    try:
+        async with asyncio.timeout(20):
+            while empty.current().popularity[30] != 5:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+    finally:
+        running.cancel()
+    assert empty.catalogue.raters_watermark.startswith("p:1-9~5:")
+
+
 async def test_a_damaged_file_of_items_stops_nothing(store: ModelStore, tmp_path: Path) -> None:
     """The feed goes on."""
     keeper = CatalogueKeeper(store)
