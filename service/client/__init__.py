@@ -33,7 +33,7 @@ from service.client.errors import (
     Unauthorized,
     Unavailable,
 )
-from service.client.inputs import Boost, Event, ItemRecord, ListOptions, PageOptions, Pin, SessionItem
+from service.client.inputs import Boost, Event, ItemRecord, ListOptions, ListQuery, PageOptions, Pin, SessionItem
 
 __all__ = [
     "Accepted",
@@ -58,6 +58,7 @@ __all__ = [
     "ItemRecord",
     "KnownUser",
     "ListOptions",
+    "ListQuery",
     "NotFound",
     "PageOptions",
     "Pin",

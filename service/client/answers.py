@@ -127,6 +127,13 @@ class Recommendations:
 
 
 @dataclass(frozen=True, slots=True)
+class Lists:
+    """The lists of a batch, in the order of their requests."""
+
+    lists: tuple[Recommendations, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """The receipt of accepted events.
 

@@ -24,7 +24,7 @@ from service.client.answers import (
 )
 from service.client.calls import N_DEFAULT, Call
 from service.client.conversation import DEADLINE_S, RETRIES, Answer, Attempt, Broken, Outcome, Rules, TimedOut, converse
-from service.client.inputs import Event, ItemRecord, ListOptions, PageOptions
+from service.client.inputs import Event, ItemRecord, ListOptions, ListQuery, PageOptions
 
 T = TypeVar("T")
 
@@ -98,9 +98,15 @@ class AsyncClient:
         """Return the n items nearest to an item."""
         return await self._do(calls.similar(item_id, n, options))
 
-    async def popular(self, n: int = N_DEFAULT, **options: Unpack[PageOptions]) -> Recommendations:
-        """Return the n most popular items."""
-        return await self._do(calls.popular(n, options))
+    async def recommend_many(self, queries: Iterable[ListQuery]) -> tuple[Recommendations, ...]:
+        """Return up to 256 lists in one request, in the order of their queries; all of them or none."""
+        return (await self._do(calls.recommend_many(queries))).lists
+
+    async def popular(
+        self, n: int = N_DEFAULT, *, window: str | None = None, **options: Unpack[PageOptions]
+    ) -> Recommendations:
+        """Return the n most popular items, of all time or within a window such as "7d"."""
+        return await self._do(calls.popular(n, window, options))
 
     async def send_events(self, events: Iterable[Event], *, key: str | None = None) -> Accepted:
         """Report actions of users, up to 1,000; all of them are accepted or none.

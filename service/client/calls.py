@@ -18,11 +18,12 @@ from service.client.answers import (
     ItemDetails,
     ItemReceipt,
     KnownUser,
+    Lists,
     Recommendations,
     ServedModel,
 )
 from service.client.decoding import decoded
-from service.client.inputs import Event, ItemRecord, ListOptions, PageOptions, as_json
+from service.client.inputs import Event, ItemRecord, ListOptions, ListQuery, PageOptions, as_json
 
 T = TypeVar("T")
 
@@ -52,19 +53,7 @@ class Call(Generic[T]):
 
 def recommend(user_id: str | None, n: int, options: ListOptions) -> Call[Recommendations]:
     """Ask for a list; without a user, for the popular items."""
-    query = _query(n, options)
-    given = {
-        "user_id": user_id,
-        **query,
-        "include": None if options.get("include") is None else list(options["include"] or ()),
-        "exclude": list(options.get("exclude", ())) or None,
-        "session": [each if isinstance(each, str) else as_json(each) for each in options.get("session", ())] or None,
-        "seeds": list(options.get("seeds", ())) or None,
-        "boosts": [as_json(boost) for boost in options.get("boosts", ())] or None,
-        "pins": [as_json(pin) for pin in options.get("pins", ())] or None,
-        "diversity": options.get("diversity") or None,
-    }
-    body = {name: value for name, value in given.items() if value is not None}
+    query, body = _query(n, options), _body(user_id, n, options)
     route = "/v1/popular" if user_id is None else "/v1/recommendations/{}"
     target = _target(route, "user_id", user_id, query)
     if body.keys() <= {"user_id", *query} and len(target) <= _LONGEST_TARGET:
@@ -72,11 +61,17 @@ def recommend(user_id: str | None, n: int, options: ListOptions) -> Call[Recomme
     return Call("POST", "/v1/recommendations", partial(decoded, Recommendations), _encoded(body))
 
 
-def popular(n: int, options: PageOptions) -> Call[Recommendations]:
+def recommend_many(queries: Iterable[ListQuery]) -> Call[Lists]:
+    """Ask for several lists at once."""
+    body = {"requests": [_body(query.user_id, query.n, query.options) for query in queries]}
+    return Call("POST", "/v1/recommendations/batch", partial(decoded, Lists), _encoded(body))
+
+
+def popular(n: int, window: str | None, options: PageOptions) -> Call[Recommendations]:
     """Ask for the popular items."""
     query = _query(n, options)
-    target = _target("/v1/popular", "", None, query)
-    if len(target) <= _LONGEST_TARGET:
+    target = _target("/v1/popular", "", None, query if window is None else {**query, "window": window})
+    if window is not None or len(target) <= _LONGEST_TARGET:
         return Call("GET", target, partial(decoded, Recommendations))
     return Call("POST", "/v1/recommendations", partial(decoded, Recommendations), _encoded(query))
 
@@ -141,6 +136,22 @@ def other(method: str, target: str, body: Any = None) -> Call[Any]:
 def new_key() -> str:
     """Return a new Idempotency-Key."""
     return str(uuid.uuid4())
+
+
+def _body(user_id: str | None, n: int, options: ListOptions) -> dict[str, Any]:
+    """Return the body of a request for a list, without what is as by default."""
+    given = {
+        "user_id": user_id,
+        **_query(n, options),
+        "include": None if options.get("include") is None else list(options["include"] or ()),
+        "exclude": list(options.get("exclude", ())) or None,
+        "session": [each if isinstance(each, str) else as_json(each) for each in options.get("session", ())] or None,
+        "seeds": list(options.get("seeds", ())) or None,
+        "boosts": [as_json(boost) for boost in options.get("boosts", ())] or None,
+        "pins": [as_json(pin) for pin in options.get("pins", ())] or None,
+        "diversity": options.get("diversity") or None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _query(n: int, options: PageOptions) -> dict[str, Any]:

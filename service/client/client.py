@@ -22,7 +22,7 @@ from service.client.answers import (
 from service.client.calls import N_DEFAULT, Call
 from service.client.connection_pool import ConnectionPool
 from service.client.conversation import DEADLINE_S, RETRIES, Attempt, Outcome, Rules, converse
-from service.client.inputs import Event, ItemRecord, ListOptions, PageOptions
+from service.client.inputs import Event, ItemRecord, ListOptions, ListQuery, PageOptions
 
 T = TypeVar("T")
 
@@ -94,9 +94,15 @@ class Client:
         """Return the n items nearest to an item."""
         return self._do(calls.similar(item_id, n, options))
 
-    def popular(self, n: int = N_DEFAULT, **options: Unpack[PageOptions]) -> Recommendations:
-        """Return the n most popular items."""
-        return self._do(calls.popular(n, options))
+    def recommend_many(self, queries: Iterable[ListQuery]) -> tuple[Recommendations, ...]:
+        """Return up to 256 lists in one request, in the order of their queries; all of them or none."""
+        return self._do(calls.recommend_many(queries)).lists
+
+    def popular(
+        self, n: int = N_DEFAULT, *, window: str | None = None, **options: Unpack[PageOptions]
+    ) -> Recommendations:
+        """Return the n most popular items, of all time or within a window such as "7d"."""
+        return self._do(calls.popular(n, window, options))
 
     def send_events(self, events: Iterable[Event], *, key: str | None = None) -> Accepted:
         """Report actions of users, up to 1,000; all of them are accepted or none.

@@ -1,7 +1,7 @@
 """What a caller hands to the client, as frozen dataclasses that become JSON."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias, TypedDict
 
@@ -120,6 +120,21 @@ class ListOptions(PageOptions, total=False):
     boosts: Sequence[Boost]
     pins: Sequence[Pin]
     diversity: float
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """One list of a batch.
+
+    Attributes:
+        user_id: The user; None for the popular items.
+        n: How many items.
+        options: What else is asked for.
+    """
+
+    user_id: str | None
+    n: int = 10
+    options: ListOptions = field(default_factory=ListOptions)
 
 
 def as_json(value: Event | Boost | Pin | SessionItem | ItemRecord) -> dict[str, Any]:

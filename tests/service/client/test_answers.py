@@ -23,6 +23,7 @@ def optional(hint: Any) -> bool:
         (answers.Freshness, wire.Freshness),
         (answers.Shortfall, wire.Shortfall),
         (answers.Recommendations, wire.Recommendations),
+        (answers.Lists, wire.ManyRecommendations),
         (answers.Accepted, wire.Accepted),
         (answers.Erasure, wire.Erasure),
         (answers.ServedModel, wire.ServedModel),

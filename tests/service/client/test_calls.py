@@ -30,7 +30,8 @@ def body_of(call: calls.Call[Any]) -> dict[str, Any]:
         (calls.recommend("..", 10, {}), "/v1/recommendations?user_id=.."),
         (calls.recommend("50%?#é", 10, {"offset": 3}), "/v1/recommendations/50%25%3F%23%C3%A9?offset=3"),
         (calls.recommend(None, 10, {"fields": ["title", "genres"]}), "/v1/popular?fields=title%2Cgenres"),
-        (calls.popular(5, {"filter": "year > 3"}), "/v1/popular?n=5&filter=year%20%3E%203"),
+        (calls.popular(5, None, {"filter": "year > 3"}), "/v1/popular?n=5&filter=year%20%3E%203"),
+        (calls.popular(10, "7d", {}), "/v1/popular?window=7d"),
         (calls.similar("318", 10, {}), "/v1/items/318/similar"),
         (calls.similar("..", 10, {}), "/v1/items/similar?item_id=.."),
         (calls.model(), "/v1/model"),
@@ -64,7 +65,7 @@ def test_the_rest_is_a_post() -> None:
 def test_a_long_page_token_is_a_post() -> None:
     """A request line has 8 KiB."""
     token = "A" * 7000
-    for call in (calls.recommend(None, 10, {"page_token": token}), calls.popular(10, {"page_token": token})):
+    for call in (calls.recommend(None, 10, {"page_token": token}), calls.popular(10, None, {"page_token": token})):
         assert (call.method, body_of(call)) == ("POST", {"page_token": token})
     assert calls.recommend("u", 10, {"page_token": token[:3000]}).method == "GET"
 

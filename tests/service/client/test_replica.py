@@ -14,6 +14,7 @@ from service.client import (
     Event,
     Invalid,
     ItemRecord,
+    ListQuery,
     NotFound,
     Pin,
     Recommendations,
@@ -86,6 +87,10 @@ async def test_lists_with_all_that_can_be_asked_for(ask: Ask) -> None:
     session = ["i3", SessionItem("i4", "rating", 5.0)]
     assert len(await ask("recommend", None, 3, session=session, diversity=0.3, deadline_ms=1000)) == 3
     assert not {"i3", "i4"} & set((await ask("recommend", None, 50, seeds=["i3", "i4"])).item_ids)
+    assert len(await ask("popular", 3, window="7d")) == 3
+    many = await ask("recommend_many", [ListQuery("u1", 8), ListQuery("u1", 3, {"offset": 2}), ListQuery(None, 2)])
+    assert [each.item_ids for each in many[:2]] == [plain.item_ids, plain.item_ids[2:5]]
+    assert [each.user_id for each in many] == ["u1", "u1", None]
     similar = await ask("similar", plain.item_ids[0], 3, explain=1)
     for item in similar:
         assert [each.item_id for each in item.because.items] == [plain.item_ids[0]]
