@@ -27,12 +27,14 @@ from ops.drill.system.waiting import poll_until
 from ops.load.population import Target
 from service.errors import RunError
 from telemetry.archive.archive_reader import read
-from telemetry.errors import ArchiveError
+from telemetry.errors import ArchiveError, StateError
+from telemetry.live.state_check import count_wrong_users
 
 QUIET = "quiet"
 _QUIET_PROMISE = Promise(text="no request fails")
 _RECOVERY_LIMIT_S = 60.0
 _ARCHIVE_LIMIT_S = 60.0
+_LIVE_STATE_LIMIT_S = 20.0
 _READ_EVERY_S = 1.0
 # Ids that are searched for in the application logs.
 _SEARCHED_IDS = 100
@@ -96,6 +98,7 @@ class Stage:
         findings: Of the oracle.
         receipt: Of `recollect audit`.
         leaks: Application logs in which telemetry was found.
+        live_state: What is wrong with the live state, one clause each.
         late_p99_s: The load generator's own lateness.
     """
 
@@ -109,6 +112,7 @@ class Stage:
     findings: Findings = field(default_factory=Findings)
     receipt: AuditSummary | None = None
     leaks: tuple[str, ...] = ()
+    live_state: tuple[str, ...] = ()
     late_p99_s: float | None = None
 
 
@@ -154,6 +158,7 @@ async def run_stage(
     notify(f"Searching the archive for {len(oracle)} acknowledged events and answered lists.")
     stage.findings = await _check_archive(oracle, system.archive, since)
     stage.leaks = await asyncio.to_thread(_logs_containing, system.logs, oracle.sample_ids(_SEARCHED_IDS))
+    stage.live_state = await _check_live_state(system.archive, system.home / "state")
     stage.receipt = await run_audit(system.environ)
     stage.rounds = [_round_of(observed, stage, system, start_s, backlog_limit) for observed in observed_rounds]
     return stage
@@ -262,6 +267,25 @@ async def _check_archive(oracle: Oracle, archive: Path, since: date) -> Findings
     if findings is None:
         raise RunError(f"The archive in {archive} cannot be read.")
     return findings
+
+
+async def _check_live_state(archive: Path, directory: Path) -> tuple[str, ...]:
+    """Compare the state snapshot with the archive until they agree, or for a while."""
+    problem = ""
+
+    async def right() -> bool:
+        nonlocal problem
+        # An erase, a compaction or a new snapshot may replace a file under the reader.
+        try:
+            wrong = await asyncio.to_thread(count_wrong_users, archive, directory)
+        except (ArchiveError, StateError) as error:
+            problem = str(error).removesuffix(".")
+        else:
+            problem = f"the live state of {wrong} users is not that of the archive" if wrong else ""
+        return not problem
+
+    await poll_until(right, _LIVE_STATE_LIMIT_S, _READ_EVERY_S)
+    return (problem,) if problem else ()
 
 
 def _logs_containing(logs: Path, ids: Sequence[str]) -> tuple[str, ...]:

@@ -122,6 +122,7 @@ def _breaches_of(stage: Stage) -> list[str]:
     ]
     breaches += found.examples
     breaches += [f"telemetry was found in the log {name}" for name in stage.leaks]
+    breaches += stage.live_state
     if stage.receipt is not None and not stage.receipt.ok:
         sentences = stage.receipt.breaches or ("not everything is accounted for",)
         breaches += [f"the audit reports: {sentence}" for sentence in sentences]

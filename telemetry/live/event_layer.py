@@ -70,6 +70,11 @@ class EventLayer:
         """Compare the file with its checksums; raises StateError."""
         self._file.verify()
 
+    def user_keys(self) -> list[bytes]:
+        """Return the digests of its users."""
+        halves = zip(self.high.tolist(), self.low.tolist(), strict=True)
+        return [high.to_bytes(_HALF_BYTES) + low.to_bytes(_HALF_BYTES) for high, low in halves]
+
     def row_of(self, key: bytes) -> int | None:
         """Return the row of a user by digest; None if the user has no event here."""
         high, low = (np.uint64(int.from_bytes(half)) for half in (key[:_HALF_BYTES], key[_HALF_BYTES:]))

@@ -105,9 +105,9 @@ class StateSnapshot:
 
     def events(self, user_id: str) -> list[LiveEvent]:
         """Return the last events of a user in their order; their `event_id` is empty."""
-        if not self._layers:
-            return []
-        key = user_key(user_id)
+        return self._events(user_key(user_id), user_id) if self._layers else []
+
+    def _events(self, key: bytes, user_id: str) -> list[LiveEvent]:
         found = [events for layer in self._layers if (events := layer.events(key, user_id))]
         if not found:
             return []
@@ -140,6 +140,11 @@ class StateSnapshot:
             for action in item_actions(layer, is_wanted):
                 if action.time_ms >= self.since_ms and action.received_ms > erased.get(action.user_half, -1):
                     yield action
+
+    def user_keys(self) -> set[bytes]:
+        """Return the digests of all users that have events."""
+        keys = {key for layer in self._layers for key in layer.user_keys()}
+        return {key for key in keys if self._events(key, "")}
 
     def stored_events(self, user_id: str) -> list[LiveEvent]:
         """Return everything that the files hold of a user, also what `events` leaves out."""

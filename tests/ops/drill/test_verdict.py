@@ -30,6 +30,7 @@ def test_a_drill_without_a_breach_is_ok() -> None:
         {"receipt": AuditSummary(ok=False, missing=1, breaches=("one is missing",))},
         {"receipt": AuditSummary(ok=False)},
         {"leaks": ("replica-0.log",)},
+        {"live_state": ("the live state of 2 users is not that of the archive",)},
     ],
 )
 def test_a_wrong_archive_or_receipt_fails_the_drill(change: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from telemetry.archive.compaction import compact
 from telemetry.batch import Position
 from telemetry.errors import StateError
 from telemetry.live.event_layer import write_layer
+from telemetry.live.state_check import count_wrong_users
 from telemetry.live.state_manifest import FILE_NAME, Stamp, StateManifest
 from telemetry.live.state_snapshot import StateSnapshot
 from telemetry.notes import FeedBegun, StateFailed, StateRestored
@@ -77,6 +78,29 @@ async def test_a_restart_continues_the_snapshot(site: LiveSite) -> None:
     await check(site, follower)
     await site.commit("q", feedback("c", 5))
     await check(site, follower)
+
+
+async def test_a_snapshot_is_checked_against_the_archive(site: LiveSite) -> None:
+    """Whatever of a user is missing, too much or different; a snapshot is compared as of its marks."""
+    with pytest.raises(StateError, match="no state snapshot"):
+        count_wrong_users(site.root, site.directory)
+    await site.start()
+    for at_ms in range(1, 7):
+        await site.commit("p", feedback("a", at_ms), feedback("b", at_ms), feedback("c", at_ms, type="impression"))
+    await site.live._save()
+    await site.commit("p", feedback("a", 9))
+    assert count_wrong_users(site.root, site.directory) == 0
+    manifest = StateManifest.read(site.directory)
+    assert manifest is not None
+    for changes, wrong in (
+        ({"layers": ()}, 2),
+        ({"most_events": 3}, 0),
+        ({"marks": {"p": Position(1, 1)}}, 2),
+        ({"marks": {**manifest.marks, "p": Position(1, 19)}}, 1),
+        ({"types": (*manifest.types, "impression")}, 1),
+    ):
+        replace(manifest, **changes).write(site.directory)
+        assert count_wrong_users(site.root, site.directory) == wrong, changes
 
 
 async def test_files_that_were_rewritten_meanwhile_are_read_once(site: LiveSite) -> None:
