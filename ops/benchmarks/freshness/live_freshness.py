@@ -35,6 +35,9 @@ _CONNECTIONS: Final = 64
 _TRAIN_LIMIT_S: Final = 300.0
 _SETTLE_S: Final = 20.0
 _COMPARED_USERS: Final = 100
+_ERASED_WITHIN_S: Final = 1.0
+# Of a user who was erased and is not in the model.
+_NOTHING: Final[dict[str, Any]] = {"events": [], "state_watermark": None, "interactions": []}
 _MS_PER_S: Final = 1e3
 
 
@@ -91,11 +94,13 @@ class Freshness:
         probes: By phase.
         load: Failures of the other requests, by phase.
         unequal: What differed between replicas, or from before, as sentences.
+        erased_s: Seconds until no replica knew an erased user.
     """
 
     probes: dict[str, list[Probe]] = field(default_factory=dict)
     load: dict[str, dict[str, int]] = field(default_factory=dict)
     unequal: list[str] = field(default_factory=list)
+    erased_s: float = 0.0
 
     def delays_s(self, phase: str) -> list[float]:
         """Return the delay of each probe at each replica, ascending."""
@@ -111,6 +116,8 @@ class Freshness:
                 yield f"{phase.name}: {share} was {found_s:.2f} s, and is promised to be at most {phase.limit_s:g} s"
             if late := sum(len(probe.late) for probe in self.probes[phase.name]):
                 yield f"{phase.name}: {late} lists never had their event"
+        if self.erased_s > _ERASED_WITHIN_S:
+            yield f"a replica knew an erased user for {self.erased_s:.2f} s, and {_ERASED_WITHIN_S:g} s are promised"
         yield from self.unequal
 
     def figures(self) -> dict[str, Any]:
@@ -124,7 +131,7 @@ class Freshness:
                 **{one: _summary(sorted(probe.delays_s[one] for probe in probes)) for one in replicas},
                 "load_failures": self.load[name],
             }
-        return {"phases": phases, "unequal": self.unequal}
+        return {"phases": phases, "unequal": self.unequal, "erased_ms": round(self.erased_s * _MS_PER_S, 1)}
 
 
 async def measure(plan: FreshnessPlan, folder: Path, on_progress: Callable[[str], None]) -> Freshness:
@@ -155,6 +162,11 @@ async def measure(plan: FreshnessPlan, folder: Path, on_progress: Callable[[str]
         await run.settle()
         await _compared(run, before, "after FLUSHALL", result)
         on_progress("compared all replicas before and after FLUSHALL")
+        erased = run.stopwatch.users[0]
+        result.erased_s = await run.stopwatch.erase(erased)
+        on_progress(f"a user was erased from all replicas in {result.erased_s:.3f} s")
+        await run.settle()
+        before[erased] = {**before[erased], **_NOTHING}
     async with _system(plan, folder) as run:
         await run.settle()
         await _compared(run, before, "after a restart of everything", result)
@@ -277,7 +289,7 @@ async def _compared(
             answers = {name: await run.stopwatch.known(port, user_id) for name, port in run.replicas().items()}
             first = next(iter(answers.values()))
             same = first is not None and all(_state(answer) == _state(first) for answer in answers.values())
-            if same and (before is None or _state(first) == before[user_id]):
+            if same and (before is None or _is_as_before(_state(first), before[user_id])):
                 break
             if time.monotonic() > deadline_s:
                 states = {name: _brief(answer) for name, answer in answers.items()}
@@ -293,6 +305,11 @@ def _state(known: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the part of an answer that depends on the model and the state alone."""
     names = ("model", "events", "state_watermark", "interactions", "items")
     return {} if known is None else {name: known[name] for name in names}
+
+
+def _is_as_before(state: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether a state is that of before; the list of an erased user has become another one."""
+    return all(state.get(name) == before[name] for name in before if before["events"] or name != "items")
 
 
 def _brief(known: Mapping[str, Any] | None) -> str:

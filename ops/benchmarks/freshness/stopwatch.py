@@ -101,6 +101,24 @@ class Stopwatch:
         listed = await self._ask(port, f"/v1/recommendations/{name}?n={_LIST_LENGTH}")
         return None if known is None or listed is None else {**known, "items": listed["items"]}
 
+    async def erase(self, user_id: str) -> float:
+        """Erase a user at the edge; return the seconds until no replica knows anything of the user.
+
+        Raises:
+            RunError: The request was refused, or a replica still knew the user at the deadline.
+        """
+        sent_s = time.monotonic()
+        head = f"DELETE /v1/users/{quote(user_id, safe='')} HTTP/1.1\r\n{self.target.headers}\r\n"
+        answer = await self._at_edge().exchange(head.encode())
+        if not isinstance(answer, Answer) or answer.status != 202:
+            raise RunError(f"The erasure of a user was not accepted: {answer}")
+        for name in sorted(self.replicas()):
+            while (known := await self.known(self.replicas().get(name, 0), user_id)) is None or known["n_events"]:
+                if time.monotonic() > sent_s + self.deadline_s:
+                    raise RunError(f"{name} still knew an erased user after {self.deadline_s:g} s.")
+                await asyncio.sleep(self.every_s)
+        return time.monotonic() - sent_s
+
     async def aclose(self) -> None:
         """Close all connections; no probe may be open."""
         for client in (*self._clients.values(), *([] if self._edge is None else [self._edge])):
@@ -116,18 +134,21 @@ class Stopwatch:
             f"POST /v1/events HTTP/1.1\r\n{self.target.headers}Content-Type: application/json\r\n"
             f"Idempotency-Key: {event_id}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        if self._edge is None:
-            self._edge = HttpClient(self.target.host, self.target.port, _EVENT_CONNECTIONS)
         until_s = time.monotonic() + _ACCEPTED_WITHIN_S
         while time.monotonic() < until_s:
             sent_s = time.monotonic()
-            answer = await self._edge.exchange(head.encode() + body)
+            answer = await self._at_edge().exchange(head.encode() + body)
             if isinstance(answer, Answer) and answer.status not in _RETRIED:
                 if answer.status != 202:
                     raise RunError(f"An event was answered {answer.status}: {answer.body.decode(errors='replace')}")
                 return sent_s
             await asyncio.sleep(self._rng.uniform(*_RETRY_JITTER_S))
         raise RunError(f"An event was not accepted within {_ACCEPTED_WITHIN_S:g} s.")
+
+    def _at_edge(self) -> HttpClient:
+        if self._edge is None:
+            self._edge = HttpClient(self.target.host, self.target.port, _EVENT_CONNECTIONS)
+        return self._edge
 
     async def _watch(self, name: str, user_id: str, item_id: str, n_events: int, posted_s: float) -> float | None:
         """Return the seconds until a replica's last list without the event; None if it was late."""
