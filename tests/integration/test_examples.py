@@ -88,10 +88,10 @@ def test_the_command_prints_the_list_of_the_service(up: Up, wait_until: Callable
         wait_until(agree, 40)
 
 
-def test_no_call_fails_while_replicas_restart(up: Up, wait_until: Callable[..., None]) -> None:
-    """The client's one retry hides kill -9 of each replica, and each event is accepted."""
+def test_no_call_fails_while_parts_are_killed(up: Up, wait_until: Callable[..., None]) -> None:
+    """The client's one retry hides kill -9 of each replica and of an nginx, and each event is accepted."""
     with Client(f"http://127.0.0.1:{up.port}") as client:
-        for name in ("replica-0", "replica-1"):
+        for name in ("replica-0", "replica-1", "nginx-0"):
             pid = up.row(name).pid
             assert pid is not None
             os.kill(pid, signal.SIGKILL)

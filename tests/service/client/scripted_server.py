@@ -1,6 +1,7 @@
 """A server that does with each request what a script says: answers, breaks off, or stays silent."""
 
 import socket
+import ssl
 import threading
 from dataclasses import dataclass, field
 from typing import Self
@@ -24,16 +25,19 @@ class ScriptedServer:
         script: An answer as text, `CLOSE` or `SILENCE` for each request, in order. After an answer that is not whole
             the connection closes.
         requests: The heads and bodies received.
+        context: Speaks TLS with it, if given.
         n_connections: The number of connections accepted.
     """
 
     script: list[str]
+    context: ssl.SSLContext | None = None
     requests: list[str] = field(default_factory=list)
     n_connections: int = 0
 
     def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        scheme = "http" if self.context is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
         return self
@@ -51,6 +55,11 @@ class ScriptedServer:
             except OSError:
                 return
             self.n_connections += 1
+            if self.context is not None:
+                try:
+                    connection = self.context.wrap_socket(connection, server_side=True)
+                except OSError:
+                    continue
             self._open.append(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 

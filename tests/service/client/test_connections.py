@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from service.client import (
     Unavailable,
 )
 from tests.service.client.scripted_server import CLOSE, SILENCE, ScriptedServer, answer
+from tests.support.certificates import make_certificate
 
 LIST = answer(
     200,
@@ -160,6 +163,21 @@ async def _after_a_turn(client: AsyncClient) -> Recommendations:
     # The event loop has to see the end of the connection.
     await asyncio.sleep(0.05)
     return await client.recommend("42")
+
+
+def test_tls(do: Do, tmp_path: Path) -> None:
+    """A connection is kept, and a certificate that is not trusted is refused."""
+    cert, key = make_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    trusting = ssl.create_default_context(cafile=str(cert))
+    with ScriptedServer([LIST, LIST], context) as server:
+        served = do(server.url, *[lambda client: client.recommend("42")] * 2, ssl_context=trusting)
+        assert server.n_connections == 1
+        (refused,) = do(server.url, lambda client: client.recommend("42"))
+    assert all(isinstance(each, Recommendations) for each in served)
+    assert isinstance(refused, ConnectionFailed)
+    assert "certificate" in str(refused)
 
 
 def test_threads_share_a_client() -> None:
