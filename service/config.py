@@ -146,6 +146,12 @@ class LiveListConfig:
         "How many events a replica applies to its own lists before they have come back through the feed; of more, the "
         "oldest wait for the feed.",
     ] = 50_000
+    impression_factor: Annotated[
+        float,
+        {"env": "RECOLLECT_IMPRESSION_FACTOR", "unit": "factor", "least": 0.01, "most": 1},
+        "What the score of an item is multiplied by for each time that it was shown to the user and not acted on, "
+        "where impressions count (RECOLLECT_LIVE_IMPRESSIONS); 1 for no effect.",
+    ] = 1.0
 
     @property
     def seen(self) -> frozenset[str]:

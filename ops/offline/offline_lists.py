@@ -183,4 +183,4 @@ def _stored_state(config: Config) -> FeedBatch:
 def _list_user(row: int | None, live: LiveUser | None) -> ListUser | None:
     if live is None:
         return None if row is None else ListUser(row)
-    return ListUser.from_history(row, live.representation, live.seen, live.history)
+    return ListUser.from_history(row, live.representation, live.seen, live.history, live.shown)

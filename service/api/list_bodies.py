@@ -126,6 +126,11 @@ class RecommendationsRequest(Body):
     boosts: list[BoostIn] = Field(
         default=[], max_length=BOOSTS_LIMIT, description="Factors for the scores of items; all that match apply."
     )
+    impression_factor: Annotated[float, Field(ge=0.01, le=1, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="What the score of an item is multiplied by for each time that it was shown to the user and not "
+        "acted on, where the installation counts impressions; by default that of the installation.",
+    )
     pins: Annotated[list[PinIn], AfterValidator(_different_pins)] = Field(
         default=[],
         max_length=PINS_LIMIT,

@@ -150,6 +150,7 @@ def _body(user_id: str | None, n: int, options: ListOptions) -> dict[str, Any]:
         "boosts": [as_json(boost) for boost in options.get("boosts", ())] or None,
         "pins": [as_json(pin) for pin in options.get("pins", ())] or None,
         "diversity": options.get("diversity") or None,
+        "impression_factor": options.get("impression_factor"),
     }
     return {name: value for name, value in given.items() if value is not None}
 

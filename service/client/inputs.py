@@ -111,6 +111,7 @@ class ListOptions(PageOptions, total=False):
         boosts: Factors for the scores of items; all that match apply.
         pins: Items with a fixed place.
         diversity: How much the list avoids similar items, 0 to 1.
+        impression_factor: What a score is multiplied by for each time that the item was shown in vain.
     """
 
     exclude: Iterable[str]
@@ -120,6 +121,7 @@ class ListOptions(PageOptions, total=False):
     boosts: Sequence[Boost]
     pins: Sequence[Pin]
     diversity: float
+    impression_factor: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ A factor f above 1 makes a score better and one below 1 makes it worse, whatever
 is not negative, else s / f.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,16 @@ from service.models.snapshot import Float32
 
 
 class BoostFactors:
-    """The factor of every item: the product of the factors of its boosts."""
+    """The factor of every item: the product of those of the boosts that it matches, and of its own, given by row."""
 
-    def __init__(self, n_items: int, boosts: Sequence[tuple[FilterMask, float]]) -> None:
+    def __init__(
+        self, n_items: int, boosts: Sequence[tuple[FilterMask, float]], of_rows: Mapping[int, float] | None = None
+    ) -> None:
         self._factors = np.ones(n_items)
         for mask, factor in boosts:
             self._factors[mask.rows] *= factor
+        for row, factor in (of_rows or {}).items():
+            self._factors[row] *= factor
         self._is_changed = self._factors != 1
         self._changed = np.flatnonzero(self._is_changed)
 

@@ -4,7 +4,7 @@ Invariant: an exact score is at most the approximate one plus `bound`, so that a
 and exact ones decide (`scoring.top_n`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -32,6 +32,7 @@ class ListUser(NamedTuple):
         seen_since: Rows seen since training in a model that computes no representation.
         history: The interactions that the representation is computed from; None for the training interactions.
         source: Where the items come from.
+        shown: How often each row was shown since the user last acted on it, as far as it is known.
     """
 
     row: int | None = None
@@ -39,6 +40,7 @@ class ListUser(NamedTuple):
     seen_since: NDArray[np.integer[Any]] = scoring.NO_ROWS
     history: UserHistory | None = None
     source: wire.Source = "personal"
+    shown: Mapping[int, int] = {}
 
     @classmethod
     def from_history(
@@ -47,6 +49,7 @@ class ListUser(NamedTuple):
         representation: UserRepresentation | None,
         seen: NDArray[np.int32],
         history: UserHistory,
+        shown: Mapping[int, int],
     ) -> "ListUser":
         """Return the user with this history, which has live interactions.
 
@@ -55,10 +58,11 @@ class ListUser(NamedTuple):
             representation: The user computed from the history; None if the model computes none.
             seen: Int32, ascending: the items to leave out.
             history: Training and live interactions.
+            shown: How often each row was shown.
         """
         if representation is None:
-            return cls(row, seen_since=seen, history=history)
-        return cls(row, representation._replace(seen=seen), history=history)
+            return cls(row, seen_since=seen, history=history, shown=shown)
+        return cls(row, representation._replace(seen=seen), history=history, shown=shown)
 
     @property
     def is_known(self) -> bool:

@@ -45,6 +45,7 @@ class ListRequest(NamedTuple):
         filter: What the items' attributes must be; None for any.
         boosts: Factors of scores, all of which apply.
         pins: Items with a fixed place, which need not match the filter and may have been seen.
+        impression_factor: What a score is multiplied by for each time that the item was shown in vain; None for 1.
         explain: How many items of the history to name for each item; the list does not depend on it.
         diversity: How much the list avoids similar items, 0 to 1.
         exploration: How the list samples its tail; None for the best items. The server decides, not the caller.
@@ -66,6 +67,7 @@ class ListRequest(NamedTuple):
     filter: str | None = None
     boosts: Sequence[Boost] = ()
     pins: Sequence[Pin] = ()
+    impression_factor: float | None = None
     explain: int = 0
     diversity: float = 0.0
     exploration: Exploration | None = None

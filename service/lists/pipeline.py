@@ -37,6 +37,8 @@ from service.models.snapshot import ModelSnapshot
 
 # So many exact scores cost less than a choice by approximate ones.
 _EXACT_LIMIT: Final = 500
+# However often an item was shown.
+_LEAST_SHOWN_FACTOR: Final = 0.01
 
 
 class ItemCatalogue(Columns, Protocol):
@@ -124,12 +126,13 @@ def make_list(
         (_mask(model, boost.filter, f"boosts[{index}].filter"), boost.factor)
         for index, boost in enumerate(request.boosts)
     ]
+    of_rows = _shown_factors(request, user)
     # The places that the first page skipped are skipped again, after the items of the pages before are left out.
     end = page.offset + request.n + 1
     ranking = _best(
         scores,
         candidates,
-        BoostFactors(len(snapshot.items), boosts) if boosts else None,
+        BoostFactors(len(snapshot.items), boosts, of_rows) if boosts or of_rows else None,
         snapshot.popular_ranks,
         _pool_size(request, page, end) + page.n_shown,
     )
@@ -219,6 +222,14 @@ def _scores(
     if request.level in REDUCED:
         return item_scores.of_known(reduced_scores(snapshot, request.level, user.row)), "popular"
     return item_scores.of_user(snapshot, user), user.source
+
+
+def _shown_factors(request: ListRequest, user: ListUser | None) -> dict[int, float]:
+    """Return the factor of each row that was shown to the user in vain."""
+    factor = request.impression_factor
+    if user is None or factor is None or factor >= 1:
+        return {}
+    return {row: max(_LEAST_SHOWN_FACTOR, factor**times) for row, times in user.shown.items()}
 
 
 def _explained(

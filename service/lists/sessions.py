@@ -59,15 +59,15 @@ def with_session(
     rows = np.array([row_of[item.item_id] for item in known], dtype=np.int32)
     seen = rows if user is None else np.concatenate([user.seen_rows(snapshot), rows])
     seen = np.unique(seen).astype(np.int32)
-    row = None if user is None else user.row
+    row, shown = (None, {}) if user is None else (user.row, user.shown)
     if not folds:
-        return ListUser(row, seen_since=seen)
+        return ListUser(row, seen_since=seen, shown=shown)
     before = NO_HISTORY if user is None else user.known_history(snapshot)
     history = _appended(snapshot, before, known, int(now_s))
     folded = fold_in(snapshot, history)
     if folded is None:
-        return ListUser(row, seen_since=seen, history=history)
-    return ListUser(row, folded._replace(seen=seen), history=history, source="session")
+        return ListUser(row, seen_since=seen, history=history, shown=shown)
+    return ListUser(row, folded._replace(seen=seen), history=history, source="session", shown=shown)
 
 
 def _appended(snapshot: ModelSnapshot, before: UserHistory, session: Sequence[SessionItem], now_s: int) -> UserHistory:

@@ -5,7 +5,7 @@ Users without live events cost one look-up.
 """
 
 import weakref
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,7 +21,7 @@ from telemetry.batch import EventPosition
 from telemetry.events import Feedback, Record, System
 from telemetry.ids import rfc3339_ms
 from telemetry.live.feed_entry import ErasedUser
-from telemetry.live.live_event import DEFAULT_TYPES, live_event, unix_ms
+from telemetry.live.live_event import DEFAULT_TYPES, IMPRESSION, live_event, unix_ms
 
 # Each takes a few kilobytes at usual numbers of factors.
 _MOST_KEPT: Final = 4_096
@@ -40,6 +40,7 @@ class LiveUser(NamedTuple):
         events_applied: How many live events the history has.
         as_of: The time of the latest interaction, RFC 3339.
         watermark: The state watermark.
+        shown: How often each row was shown since the user last acted on it, if impressions are live.
     """
 
     representation: UserRepresentation | None
@@ -48,6 +49,7 @@ class LiveUser(NamedTuple):
     events_applied: int
     as_of: str
     watermark: str
+    shown: Mapping[int, int] = {}
 
 
 class _Kept(NamedTuple):
@@ -154,10 +156,10 @@ class LiveUsers:
         self, snapshot: ModelSnapshot, events: UserEvents, user_row: int | None, *, folds: bool
     ) -> LiveUser | None:
         merged = merged_history(snapshot, user_row, events.events, self._seen_types)
-        if not merged.n_live:
+        if not merged.n_live and not merged.shown:
             return None
-        folded = fold_in(snapshot, merged.history) if folds else None
-        latest_ms = max(event.time_ms for event in events.events)
+        folded = fold_in(snapshot, merged.history) if folds and merged.n_live else None
+        latest_ms = max((event.time_ms for event in events.events if event.type != IMPRESSION), default=0)
         return LiveUser(
             None if folded is None else folded._replace(seen=merged.seen),
             merged.seen,
@@ -165,6 +167,7 @@ class LiveUsers:
             merged.n_live,
             max(snapshot.data_as_of, rfc3339_ms(latest_ms / _MS_PER_S)),
             events.watermark,
+            merged.shown,
         )
 
 

@@ -5,7 +5,7 @@ rank stays (`service.models.event_values`), and among equals the latest; the ord
 live events come after training interactions.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from service.models.event_values import EVENT_RANKS
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import EVENT_TYPES, NO_HISTORY, UserHistory
-from telemetry.live.live_event import LiveEvent
+from telemetry.live.live_event import IMPRESSION, LiveEvent
 
 _MS_PER_S: Final = 1000
 _TYPE_INDEX: Final = {name: index for index, name in enumerate(EVENT_TYPES)}
@@ -28,11 +28,13 @@ class MergedHistory(NamedTuple):
         history: In the model's rows.
         seen: Int32, ascending: the items to leave out of lists.
         n_live: How many of the live events are of items that the model knows.
+        shown: How often each row was shown, according to impressions, since the user last acted on it.
     """
 
     history: UserHistory
     seen: NDArray[np.int32]
     n_live: int
+    shown: Mapping[int, int] = {}
 
 
 def merged_history(
@@ -66,7 +68,21 @@ def merged_history(
         UserHistory(rows[chosen], values[chosen], types[chosen], None if times_s is None else times_s[chosen]),
         np.unique(np.concatenate([trained.rows, seen_live])),
         len(live),
+        _shown(snapshot, events),
     )
+
+
+def _shown(snapshot: ModelSnapshot, events: Sequence[LiveEvent]) -> dict[int, int]:
+    shown: dict[int, int] = {}
+    for event in events:
+        row = snapshot.items.row_of.get(event.item_id)
+        if row is None:
+            continue
+        if event.type == IMPRESSION:
+            shown[row] = shown.get(row, 0) + 1
+        else:
+            shown.pop(row, None)
+    return shown
 
 
 def _last_of_each_item(rows: NDArray[np.int32], ranks: NDArray[np.int64]) -> NDArray[np.int64]:

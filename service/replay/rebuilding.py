@@ -222,10 +222,10 @@ def _list_user(
     snapshot: ModelSnapshot, request: ListRequest, row: int | None, merged: MergedHistory | None
 ) -> ListUser | None:
     """Return the user of a list as a replica does (`service.serving.handlers`)."""
-    if merged is None or not merged.n_live:
+    if merged is None or not (merged.n_live or merged.shown):
         return None if row is None else ListUser(row)
-    folded = fold_in(snapshot, merged.history) if request.level is None else None
-    return ListUser.from_history(row, folded, merged.seen, merged.history)
+    folded = fold_in(snapshot, merged.history) if request.level is None and merged.n_live else None
+    return ListUser.from_history(row, folded, merged.seen, merged.history, merged.shown)
 
 
 def _listed(snapshot: ModelSnapshot, made: MadeList) -> list[ListedItem]:

@@ -20,6 +20,7 @@ def list_request_of(body: RecommendationsRequest) -> ListRequest:
         filter=body.filter,
         boosts=tuple(Boost(boost.filter, boost.factor) for boost in body.boosts),
         pins=tuple(Pin(pin.item_id, pin.position) for pin in body.pins),
+        impression_factor=body.impression_factor,
         explain=body.explain,
         diversity=body.diversity,
         deadline_ms=body.deadline_ms,

@@ -108,9 +108,12 @@ async def _prepare(request: web.Request, list_request: ListRequest) -> PreparedL
 
 
 def _decided(context: ReplicaContext, list_request: ListRequest, recommendation_id: str) -> ListRequest:
-    """Return a request with what the server decides: the level that its deadline leaves, and whether it explores."""
+    """Return a request with what the server decides: its level, whether it explores, what impressions cost."""
     if list_request.deadline_ms is not None and list_request.similar_to is None:
         list_request = list_request._replace(level=context.level_costs.level_for(list_request.deadline_ms / 1000))
+    default = context.config.live_lists.impression_factor
+    if list_request.impression_factor is None and default < 1:
+        list_request = list_request._replace(impression_factor=default)
     how = context.config.exploration
     if how.share and list_request.similar_to is None and explores(recommendation_id, how.share):
         exploration = Exploration(how.head, how.pool, how.temperature)
@@ -122,7 +125,7 @@ def _list_user(user_row: int | None, live: LiveUser | None) -> ListUser | None:
     """Return the user of a list; None if neither the model nor the live state knows the user."""
     if live is None:
         return None if user_row is None else ListUser(user_row)
-    return ListUser.from_history(user_row, live.representation, live.seen, live.history)
+    return ListUser.from_history(user_row, live.representation, live.seen, live.history, live.shown)
 
 
 async def _plain_list(

@@ -14,9 +14,10 @@ from telemetry.batch import EventPosition
 from telemetry.events import Feedback, Record
 
 # The order is part of the snapshot's format: new types are added at the end.
-LIVE_TYPES: Final = ("rating", "purchase", "click", "view", "dismiss", "impression")
+IMPRESSION: Final = "impression"
+LIVE_TYPES: Final = ("rating", "purchase", "click", "view", "dismiss", IMPRESSION)
 # Impressions are live only where they are asked for.
-DEFAULT_TYPES: Final = frozenset(LIVE_TYPES) - {"impression"}
+DEFAULT_TYPES: Final = frozenset(LIVE_TYPES) - {IMPRESSION}
 _SECOND_DIGITS: Final = 19
 _MS_PER_S: Final = 1000
 

@@ -33,6 +33,7 @@ from telemetry.events import ItemChange, decode
 from telemetry.live.live_event import LIVE_TYPES, live_event
 from telemetry.live.live_feed_reader import FeedBatch
 from telemetry.producer import Producer
+from telemetry.settings import LiveSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
 from telemetry.wal.slot_inspection import spooled_lines
 from tests.support.consumer_site import SHIP, Job
@@ -70,9 +71,13 @@ class Installation:
 
 @pytest.fixture
 async def installation(
-    tmp_path: Path, make_snapshot: Callable[..., ModelSnapshot], publish_snapshot: Callable[..., str]
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    make_snapshot: Callable[..., ModelSnapshot],
+    publish_snapshot: Callable[..., str],
 ) -> AsyncIterator[Installation]:
-    config = Config(home=tmp_path, exploration=ExplorationConfig(share=0.3))
+    live = LiveSettings(impressions=getattr(request, "param", False))
+    config = Config(home=tmp_path, exploration=ExplorationConfig(share=0.3), live=live)
     version = publish_snapshot(config.models_dir, rich(make_snapshot(n_items=N_ITEMS)))
     server = MemoryServer()
     producer = Producer(config.spool_dir, 0, SHIP, MemoryStream(server))
@@ -104,9 +109,13 @@ async def use(installation: Installation, rng: np.random.Generator, n: int) -> N
             "pins": [{"item_id": "i7", "position": 1}],
             "session": ["i4", {"item_id": "i9", "type": "rating", "value": 4}, "i4"],
             "boosts": [{"filter": 'genre == "Drama"', "factor": 3}],
+            "seeds": ["i4", "i9", "nothing"],
+            "explain": 3,
         }
         for name in rng.permutation(list(options))[: rng.integers(0, 3)]:
             query[str(name)] = options[str(name)]
+        if "seeds" in query:
+            query.pop("session", None)
         answer = await installation.recommend(**query)
         if answer["next_page_token"] is not None and rng.random() < 0.3:
             await installation.recommend(**{**query, "page_token": answer["next_page_token"]})
@@ -215,3 +224,22 @@ async def test_impressions_push_no_event_out_of_a_list(installation: Installatio
     with StageProgress() as stages:
         (found,) = replay.replay(installation.config, None, 5, 0, stages)
     assert found.matches, found.rebuilt.problem
+
+
+@pytest.mark.parametrize("installation", [True], indirect=True)
+async def test_a_list_that_impressions_sank_is_made_again(installation: Installation) -> None:
+    """Of users who acted and users who did not, known and unknown; the factor is in the request."""
+    client = installation.client
+    for user_id in ("u1", "u2", "nobody"):
+        plain = [item["item_id"] for item in (await installation.recommend(user_id=user_id, n=5))["items"]]
+        events = [{"user_id": user_id, "item_id": item_id, "type": "impression"} for item_id in plain[:2]]
+        if user_id == "u2":
+            events.append({"user_id": user_id, "item_id": "i9", "type": "click"})
+        await body(client, "POST", "/v1/events", 202, json={"events": [*events, events[0]]})
+        await installation.recommend(user_id=user_id, n=5, impression_factor=0.1)
+        await installation.recommend(user_id=user_id, n=5, impression_factor=0.1, session=["i8"], diversity=0.2)
+    await installation.archived()
+    with StageProgress() as stages:
+        replays = replay.replay(installation.config, None, 100, 0, stages)
+    assert len(replays) == 9
+    assert [each.rebuilt.problem for each in replays if not each.matches] == []

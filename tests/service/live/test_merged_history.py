@@ -76,6 +76,11 @@ def test_any_history_is_the_one_that_a_training_would_see(
     assert got == [(names[item], value, type_) for item, value, type_ in expected]
     assert merged.seen.tolist() == sorted(snapshot.items.row_of[names[item]] for item in seen)
     assert merged.n_live == sum(item < 6 and type_ != "impression" for item, _, type_, _ in live)
+    shown: dict[str, int] = {}
+    for item, _, type_, _ in live:
+        if item < 6:
+            shown[names[item]] = shown.get(names[item], 0) + 1 if type_ == "impression" else 0
+    assert {snapshot.items.id_of[row]: n for row, n in merged.shown.items()} == {k: n for k, n in shown.items() if n}
     if timed or user_row is None:
         assert merged.history.times_s is not None
         assert merged.history.times_s.tolist() == sorted(merged.history.times_s.tolist())

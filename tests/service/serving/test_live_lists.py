@@ -20,6 +20,7 @@ from service.serving.app import build_app
 from service.serving.context import ReplicaContext
 from telemetry.live.state_watermark import parse_watermark
 from telemetry.pseudonym import Pseudonymiser
+from telemetry.settings import LiveSettings
 from tests.support.replica_app import Client, body, recorded_events
 
 WEIGHTS = HistoryWeights(half_life=3.0)
@@ -168,3 +169,37 @@ async def test_an_erased_user_is_new(client: Client, model: ModelSnapshot) -> No
     assert again["freshness"]["events_applied"] == 1
     assert "i8" in ids(again)
     assert "i9" not in ids(again)
+
+
+@pytest.mark.usefixtures("client")
+@pytest.mark.parametrize("user_id", ["u1", "nobody"])
+async def test_what_was_shown_in_vain_sinks(
+    context: ReplicaContext, make_snapshot: Callable[..., ModelSnapshot], user_id: str
+) -> None:
+    """Once for each impression, until the user acts on the item; only where asked for and where impressions count."""
+    context = replace(context, config=replace(context.config, live=LiveSettings(impressions=True)))
+    # Without negative scores, so that a factor is what the score is multiplied by.
+    model = replace(with_factors(make_snapshot(n_items=60)), global_mean=1000.0)
+    context.store.swap(model)
+    async with TestClient(TestServer(build_app(context))) as client:
+        before = (await list_of(client, user_id, 60))["items"]
+        scores = {item["item_id"]: item["score"] for item in before}
+        first, second = before[0]["item_id"], before[1]["item_id"]
+        shown = [{"item_id": item_id, "type": "impression"} for item_id in (first, second, first)]
+        await report(client, user_id, *shown)
+        assert (await list_of(client, user_id, 60))["items"] == before
+        wanted = {"user_id": user_id, "n": 60, "impression_factor": 0.5}
+        sunk = await body(client, "POST", "/v1/recommendations", 200, json=wanted)
+        found = {item["item_id"]: item["score"] for item in sunk["items"]}
+        assert found[first] == pytest.approx(scores[first] / 4)
+        assert found[second] == pytest.approx(scores[second] / 2)
+        assert all(found[item_id] == score for item_id, score in scores.items() if item_id not in {first, second})
+        assert sunk["freshness"]["events_applied"] == 0
+        # A setting makes it the default.
+        by_default = replace(context.config, live_lists=replace(context.config.live_lists, impression_factor=0.5))
+        async with TestClient(TestServer(build_app(replace(context, config=by_default)))) as other:
+            assert (await list_of(other, user_id, 60))["items"] != before
+        await report(client, user_id, {"item_id": first, "type": "view"})
+        again = await body(client, "POST", "/v1/recommendations", 200, json=wanted)
+        assert again["freshness"]["events_applied"] == 1
+    assert recorded_events(context)[-1]["request"] == {"n": 60, "impression_factor": 0.5}
