@@ -198,7 +198,9 @@ async def test_what_was_shown_in_vain_sinks(
         # A setting makes it the default.
         by_default = replace(context.config, live_lists=replace(context.config.live_lists, impression_factor=0.5))
         async with TestClient(TestServer(build_app(replace(context, config=by_default)))) as other:
-            assert (await list_of(other, user_id, 60))["items"] != before
+            await report(other, user_id, *shown)
+            by_setting = {item["item_id"]: item["score"] for item in (await list_of(other, user_id, 60))["items"]}
+            assert by_setting == found
         await report(client, user_id, {"item_id": first, "type": "view"})
         again = await body(client, "POST", "/v1/recommendations", 200, json=wanted)
         assert again["freshness"]["events_applied"] == 1
