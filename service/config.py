@@ -95,8 +95,8 @@ class ModelConfig:
     selection_budget_s: Annotated[
         float,
         {"env": "RECOLLECT_SELECTION_BUDGET_S", "unit": "s"},
-        "How long `auto` may measure its candidates for a million interactions or 4,000 items; fewer get their share, "
-        "at least 9 s of 60 s.",
+        "How long `auto` may measure its candidates for a million interactions or 4,000 items; other data gets its "
+        "share, from 9 s of 60 s to five times as much.",
     ] = 60.0
     rating_scale: Annotated[
         str | None,

@@ -27,10 +27,10 @@ from service.training.selection.cost_limit import CostLimit, over_budget
 
 # Sets of more interactions are represented by some of their users, so that a selection costs the same for any size.
 _MOST_ROWS: Final = 2_000_000
-# A budget is for so many interactions, or for so many items, whose pairs are counted. Smaller sets get their share, but
-# at least `_LEAST_SHARE` of it.
+# A budget is for so many interactions, or so many items. Other sets get their share of it, within bounds.
 _BUDGET_ROWS: Final = 1_000_000
 _BUDGET_ITEMS: Final = 4_000
+_MOST_SHARE: Final = 5.0
 _LEAST_SHARE: Final = 0.15
 
 
@@ -70,8 +70,12 @@ class Selection:
 
 
 def budget_for(n_rows: int, n_items: int, budget_s: float) -> float:
-    """Return the time that a set gets, of the time for a large one."""
-    return budget_s * min(1.0, max(_LEAST_SHARE, n_rows / _BUDGET_ROWS, (n_items / _BUDGET_ITEMS) ** 2))
+    """Return the time that a set gets, from the time for a million interactions or 4,000 items.
+
+    The cost of few items grows with their pairs; of many items only some pairs occur.
+    """
+    by_items = n_items / _BUDGET_ITEMS
+    return budget_s * min(_MOST_SHARE, max(_LEAST_SHARE, n_rows / _BUDGET_ROWS, min(by_items, by_items**2)))
 
 
 def select(

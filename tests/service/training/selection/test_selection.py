@@ -157,8 +157,10 @@ def test_a_large_set_is_represented_by_some_users() -> None:
 
 
 def test_small_sets_get_less_time() -> None:
-    """Their share of that of a million interactions or of the pairs of 4,000 items, at least 15 %."""
+    """And large ones more: their share of that of a million interactions or 4,000 items, from 15 % to five times."""
     assert budget_for(100, 50, 60) == budget_for(100_000, 1_000, 60) == 9
     assert budget_for(500_000, 50, 60) == 30
     assert budget_for(100, 2_000, 60) == 15
-    assert budget_for(1_000_000, 50, 60) == budget_for(100_000, 9_000, 60) == 60
+    assert budget_for(1_000_000, 50, 60) == budget_for(100_000, 4_000, 60) == 60
+    assert budget_for(2_000_000, 50, 60) == budget_for(100_000, 8_000, 60) == 120
+    assert budget_for(20_000_000, 50, 60) == budget_for(100_000, 90_000, 60) == 300
