@@ -152,5 +152,5 @@ def _model(case: Case, n_items: int, n_factors: int, rng: np.random.Generator) -
     return dataclasses.replace(
         snapshot,
         input_factors=table() if case.with_inputs else None,
-        fold_in_precision=np.eye(side) if case.with_precision else None,
+        fold_in_precision=np.eye(1 if case.method == "implicit_ridge" else side, side) if case.with_precision else None,
     )

@@ -61,8 +61,8 @@ class ModelSnapshot:
         history_times: Int64, the Unix time of each entry, in seconds; None if the data has no times.
         history_types: Uint8, the type of each entry, an index in `EVENT_TYPES`; None if all are ratings.
         input_factors: Float32 (n_items, k), the factors of items as inputs of a fold-in; None if `item_factors` are.
-        fold_in_precision: Float64 (k, k), or (k + 1, k + 1) with the user's bias last, which a fold-in by regression
-            adds to its Gramian; None for nothing.
+        fold_in_precision: Float64 (k, k), (k + 1, k + 1) with the user's bias last, or (1, k), a diagonal, which a
+            fold-in by regression adds to its Gramian; None for nothing.
         fold_in: How the model computes a user from interactions; None if it cannot.
         user_clusters: Clusters of users; None if the users are too few, or the model was published without.
         item_records: Titles and attributes of the items, in row order; None if the training data had none.
@@ -123,7 +123,7 @@ class ModelSnapshot:
             if array is not None and array.shape != shape:
                 raise ModelRefused(f"{name} has shape {array.shape}, and the ids and the history require {shape}.")
         precision = self.fold_in_precision
-        if precision is not None and precision.shape not in {(k, k), (k + 1, k + 1)}:
+        if precision is not None and precision.shape not in {(1, k), (k, k), (k + 1, k + 1)}:
             raise ModelRefused(f"fold_in_precision has shape {precision.shape}, and the model {k} factors.")
         numbers = ("user_factors", "item_factors", "user_bias", "item_bias", "popularity")
         for name in (*numbers, "input_factors", "fold_in_precision"):

@@ -44,7 +44,7 @@ def assemble(
         neighbourhood: Neighbour weights, instead of factors.
         input_factors: Float32 (n_items, k), the factors of items as inputs of a fold-in; None if `item_factors` are.
         fold_in: How the model computes a user from interactions.
-        fold_in_precision: Float64 (k, k) or (k + 1, k + 1), see `ModelSnapshot`.
+        fold_in_precision: Float64 (1, k), (k, k) or (k + 1, k + 1), see `ModelSnapshot`.
     """
     entries = history_entries(data)
     n_users, n_items = len(data.users), len(data.items)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.models.fold_in.neighbour_sum import NEGLIGIBLE
 from service.models.fold_in.settings import FoldIn
 from service.models.history_weights import DAY_S, MOST_DISLIKES, HistoryWeights
 from service.models.user_history import RATING
@@ -44,6 +45,17 @@ def _limit_dislikes(weights: Float64, lengths: NDArray[np.integer[Any]]) -> None
     dislikes = np.bincount(users[negative], -weights[negative], lengths.size)
     shares = np.minimum(1.0, MOST_DISLIKES * likes / np.where(dislikes > 0, dislikes, 1))
     weights[negative] *= shares[users[negative]]
+
+
+def without_negligible(entries: HistoryEntries, weights: Float64) -> Float64:
+    """Set the weights to 0 that a fold-in leaves out, see `NEGLIGIBLE`: float64 (n,)."""
+    indptr = entries.history.indptr
+    lengths = np.diff(indptr)
+    sizes = np.abs(weights)
+    largest = np.zeros(lengths.size)
+    if sizes.size:
+        largest[lengths > 0] = np.maximum.reduceat(sizes, indptr[:-1][lengths > 0])
+    return np.where(sizes > NEGLIGIBLE * np.repeat(largest, lengths), weights, 0.0)
 
 
 def are_positive(data: Interactions, weights: HistoryWeights) -> NDArray[np.bool_]:

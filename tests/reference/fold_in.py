@@ -18,7 +18,8 @@ def implicit_loss(snapshot: ModelSnapshot, how: FoldIn, history: UserHistory, fa
         loss += abs(float(weight)) * relative * (float(factors @ items[row]) - float(np.sign(weight))) ** 2
         total += abs(float(weight))
     if precision is not None:
-        loss += float(factors @ precision @ factors)
+        full = np.diag(precision[0]) if len(precision) == 1 else precision
+        loss += float(factors @ full @ factors)
     penalty = parameters["reg"] * (total + parameters["reg_pairs"]) ** parameters["reg_exp"]
     return float(loss + penalty * factors @ factors)
 

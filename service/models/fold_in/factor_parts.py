@@ -63,7 +63,7 @@ def _implicit_ridge(model: ItemTables, how: FoldIn, recent: UserHistory) -> Floa
     half = half_epoch(model, how, recent)
     if half is None:
         return np.zeros((recent.rows.size, model.item_factors.shape[1]))
-    return _solved(half.system, half.items * half.weights[:, np.newaxis])
+    return _solved(half.system(model.fold_in_precision), half.items * half.weights[:, np.newaxis])
 
 
 def _rating_ridge(model: ItemTables, how: FoldIn, recent: UserHistory) -> Float64:

@@ -19,36 +19,72 @@ from numpy.typing import NDArray
 
 from service.models.fold_in import ridge
 from service.models.fold_in.item_tables import ItemTables
+from service.models.fold_in.neighbour_sum import NEGLIGIBLE
 from service.models.fold_in.settings import FoldIn
 from service.models.representation import UserRepresentation
 from service.models.user_history import UserHistory
 
 
 class HalfEpoch(NamedTuple):
-    """The linear system of a user's factors: its solution for the right side `weights @ items`.
+    """The regression of a user's factors.
 
     Attributes:
-        system: Float64 (k, k).
         weights: Float64 (m,), signed, of the interactions.
         items: Float64 (m, k), the factors of their items.
+        penalty: On the diagonal, besides the precision.
     """
 
-    system: NDArray[np.float64]
     weights: NDArray[np.float64]
     items: NDArray[np.float64]
+    penalty: float
+
+    def system(self, precision: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        """Return the linear system, float64 (k, k), whose solution for `weights @ items` are the factors."""
+        system = ridge.gramian(self.items, np.abs(self.weights))
+        ridge.add_to_diagonal(system, self.penalty)
+        if precision is not None and len(precision) == 1:
+            ridge.add_to_diagonal(system, precision[0])
+        elif precision is not None:
+            system += precision
+        return system
+
+    def factors(self, precision: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        """Return the factors, float64 (k,), solved in the space of factors or of interactions, whichever is smaller.
+
+        With a diagonal penalty D and rows X scaled by the square roots of |c|, the second way is D^-1 X' (X D^-1 X' +
+        I)^-1 (Woodbury's identity).
+        """
+        n, k = self.items.shape
+        if n >= k or (precision is not None and len(precision) > 1):
+            return ridge.solve(self.system(precision), self.weights @ self.items)
+        diagonal = np.full(k, self.penalty) if precision is None else self.penalty + precision[0]
+        if diagonal.min() <= 0:
+            return np.zeros(k)
+        scales = np.sqrt(np.abs(self.weights))
+        scaled = self.items * scales[:, np.newaxis]
+        shrunk = scaled / diagonal
+        system = shrunk @ scaled.T
+        ridge.add_to_diagonal(system, 1.0)
+        return np.asarray(ridge.solve(system, np.sign(self.weights) * scales) @ shrunk)
 
 
 def implicit_ridge(model: ItemTables, how: FoldIn, recent: UserHistory, seen: NDArray[np.int32]) -> UserRepresentation:
     """Solve for the user's factors; they are 0 without an interaction of a weight other than 0."""
-    half = half_epoch(model, how, recent)
+    half = half_epoch(model, how, recent, least_weight=NEGLIGIBLE)
     if half is None:
         return UserRepresentation(np.zeros(model.item_factors.shape[1], np.float32), model.global_mean, seen)
-    factors = ridge.solve(half.system, half.weights @ half.items)
+    factors = half.factors(model.fold_in_precision)
     return UserRepresentation(factors.astype(np.float32), model.global_mean, seen)
 
 
-def half_epoch(model: ItemTables, how: FoldIn, recent: UserHistory) -> HalfEpoch | None:
-    """Return the system of a user; None without an interaction of a weight other than 0."""
+def half_epoch(
+    model: ItemTables, how: FoldIn, recent: UserHistory, *, least_weight: float | None = None
+) -> HalfEpoch | None:
+    """Return the regression of a user; None without an interaction of a weight other than 0.
+
+    Args:
+        least_weight: Leaves interactions of at most this share of the largest weight out; None for none.
+    """
     weights = how.weights.of(recent)
     total = float(np.abs(weights).sum())
     if not total:
@@ -58,12 +94,13 @@ def half_epoch(model: ItemTables, how: FoldIn, recent: UserHistory) -> HalfEpoch
     )
     if mean_rating:
         weights = confidences(weights, recent.values, mean_rating)
-    items = model.item_factors.take(recent.rows, axis=0).astype(np.float64)
-    system = ridge.gramian(items, np.abs(weights))
-    if model.fold_in_precision is not None:
-        system += model.fold_in_precision
-    ridge.add_to_diagonal(system, reg * (total + reg_pairs) ** reg_exp)
-    return HalfEpoch(system, weights, items)
+    rows = recent.rows
+    if least_weight is not None:
+        sizes = np.abs(weights)
+        kept = np.flatnonzero(sizes > least_weight * sizes.max())
+        rows, weights = rows[kept], weights[kept]
+    items = model.item_factors.take(rows, axis=0).astype(np.float64)
+    return HalfEpoch(weights, items, reg * (total + reg_pairs) ** reg_exp)
 
 
 def confidences(weights: NDArray[np.float64], ratings: NDArray[np.float32], mean_rating: float) -> NDArray[np.float64]:

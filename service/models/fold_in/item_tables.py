@@ -41,4 +41,7 @@ class ItemTables(Protocol):
 
     @property
     def fold_in_precision(self) -> NDArray[np.float64] | None:
-        """Float64 (k, k), or (k + 1, k + 1) with the user's bias last, added to the Gramian of a regression."""
+        """Float64, added to the Gramian of a regression.
+
+        Of shape (k, k), (k + 1, k + 1) with the user's bias last, or (1, k), a diagonal.
+        """

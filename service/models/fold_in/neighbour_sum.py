@@ -11,8 +11,8 @@ from service.models.representation import UserRepresentation
 from service.models.user_history import UserHistory
 
 _NO_FACTORS: Final = np.empty(0, dtype=np.float32)
-# Relative to the largest weight: what float32 weights of neighbours do not resolve.
-_NEGLIGIBLE: Final = 2.0**-24
+# Relative to the largest weight: below what float32 tables resolve.
+NEGLIGIBLE: Final = 2.0**-24
 
 
 def neighbour_sum(model: ItemTables, how: FoldIn, recent: UserHistory, seen: NDArray[np.int32]) -> UserRepresentation:
@@ -22,5 +22,5 @@ def neighbour_sum(model: ItemTables, how: FoldIn, recent: UserHistory, seen: NDA
     """
     weights = how.weights.of(recent)
     sizes = np.abs(weights)
-    inputs = np.flatnonzero(sizes > _NEGLIGIBLE * np.max(sizes, initial=0.0))
+    inputs = np.flatnonzero(sizes > NEGLIGIBLE * np.max(sizes, initial=0.0))
     return UserRepresentation(_NO_FACTORS, model.global_mean, seen, recent.rows[inputs], weights[inputs])

@@ -39,7 +39,7 @@ from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_r
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.weighted_history import WeightedHistory
 from service.training.assembly import HistoryEntries, assemble, history_entries
-from service.training.entry_weights import entry_weights, undecayed
+from service.training.entry_weights import entry_weights, undecayed, without_negligible
 from service.training.interactions import Float32, Float64, Interactions, Progress
 
 NAME: Final = "ials"
@@ -114,10 +114,12 @@ def fit(data: Interactions, config: IalsConfig, rng: np.random.Generator, progre
             half_epoch(by_user, item_factors, user_factors, weight, config)
             half_epoch(by_item, user_factors, item_factors, weight, config)
             progress("fit", epoch + 1, config.n_epochs)
-        by_user = Confidences.of(entries, entry_weights(entries, weights), weight, mean_rating).user_side(config)
+        served = without_negligible(entries, entry_weights(entries, weights))
+        by_user = Confidences.of(entries, served, weight, mean_rating).user_side(config)
         half_epoch(by_user, item_factors, user_factors, weight, replace(config, block_size=config.n_factors))
         user_factors[np.diff(by_user.pairs.indptr) == 0] = 0
-        precision = weight * gramian(item_factors)
+        # The half epoch has rotated the items so that their Gramian is diagonal.
+        precision = weight * gramian(item_factors).diagonal()[np.newaxis]
     parameters = {"reg": float(config.reg), "reg_exp": float(config.reg_exp), "mean_rating": mean_rating}
     return assemble(
         data,

@@ -78,13 +78,12 @@ def least(loss: Callable[[Float64], float], at: Float64, seed: int) -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(histories(), st.integers(0, 99), st.booleans(), st.booleans())
-def test_implicit_factors_have_the_least_loss(
-    history: UserHistory, seed: int, by_rating: bool, has_precision: bool
-) -> None:
-    """With ratings as confidences or without, and dislikes."""
+@given(histories(), st.integers(0, 99), st.booleans(), st.sampled_from(["none", "diagonal", "full"]))
+def test_implicit_factors_have_the_least_loss(history: UserHistory, seed: int, by_rating: bool, kind: str) -> None:
+    """With ratings as confidences or without, dislikes, and fewer interactions than factors or more."""
     how = FoldIn("implicit_ridge", WEIGHTS, IMPLICIT | {"mean_rating": 3.0 if by_rating else 0.0})
-    precision = precision_of(K, seed) if has_precision else None
+    full = precision_of(K, seed)
+    precision = {"none": None, "diagonal": full.diagonal()[np.newaxis], "full": full}[kind]
     snapshot = snapshot_of(how, seed, fold_in_precision=precision)
     user = folded(snapshot, history)
     assert (user.constant, user.seen.tolist()) == (snapshot.global_mean, sorted(history.rows.tolist()))

@@ -1,5 +1,7 @@
 """The weights of a whole training set are those of its users one by one."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ from service.models.user_history import EVENT_TYPES
 from service.training.algorithms.popularity import PopularityConfig
 from service.training.algorithms.weighted_history import DEFAULT_HALF_LIFE, WeightedHistory
 from service.training.assembly import assemble, history_entries
-from service.training.entry_weights import entry_weights, undecayed
+from service.training.entry_weights import entry_weights, undecayed, without_negligible
 from service.training.interactions import Interactions
 from tests.support.interactions import rated
 
@@ -70,6 +72,18 @@ def test_dislikes_weigh_at_most_half_of_likes(data: Interactions, weights: Histo
         likes, dislikes = (float(np.maximum(sign * of_events, 0).sum()) for sign in (1, -1))
         assert found[of_events > 0].tolist() == of_events[of_events > 0].tolist()
         assert -found[found < 0].sum() == pytest.approx(min(dislikes, likes / 2))
+
+
+@given(sets(), weightings())
+def test_weights_that_no_fold_in_uses_become_zero(data: Interactions, weights: HistoryWeights) -> None:
+    """Those at most 2^-24 of the user's largest."""
+    entries = history_entries(data)
+    plain = entry_weights(entries, weights)
+    found = without_negligible(entries, plain)
+    for start, stop in itertools.pairwise(entries.history.indptr.tolist()):
+        own, kept = np.abs(plain[start:stop]), found[start:stop]
+        is_kept = own > 2.0**-24 * np.max(own, initial=0.0)
+        assert kept.tolist() == np.where(is_kept, plain[start:stop], 0).tolist()
 
 
 def test_hyperparameters_become_weights() -> None:
