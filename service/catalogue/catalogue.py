@@ -42,6 +42,7 @@ class Catalogue:
         watermark: The changes of items that it reflects, `producer:epoch-seq` by commas; empty without any.
         built_watermark: The changes that its columns and rows reflect; a build takes a moment. None for `watermark`.
         raters_watermark: The actions that its new rows reflect, see `raters.RaterState`; empty without any.
+        limited: The records of `live` that are hidden or have a window; None to find them.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Catalogue:
         watermark: str = "",
         built_watermark: str | None = None,
         raters_watermark: str = "",
+        limited: Mapping[int, ItemRecord] | None = None,
     ) -> None:
         self.n_rows: Final = len(items)
         self.n_model_rows: Final = self.n_rows if n_model_rows is None else n_model_rows
@@ -66,19 +68,15 @@ class Catalogue:
         self._published = published
         self._live = live
         self._columns = columns
-        limited = (
-            sorted(
-                (row, record)
-                for row, record in live.items()
-                if record.hidden or record.available_from_s is not None or record.available_until_s is not None
-            )
-            if live
-            else []
-        )
-        self._limited_rows: Int64 = np.array([row for row, _ in limited], dtype=np.int64)
-        self._hidden = np.array([record.hidden for _, record in limited], dtype=bool)
-        self._from_s = np.array([_or(record.available_from_s, -math.inf) for _, record in limited])
-        self._until_s = np.array([_or(record.available_until_s, math.inf) for _, record in limited])
+        if limited is None:
+            limited = {row: record for row, record in live.items() if record.is_limited}
+        self._limited = limited
+        in_order = sorted(limited)
+        records = [limited[row] for row in in_order]
+        self._limited_rows: Int64 = np.array(in_order, dtype=np.int64)
+        self._hidden = np.array([record.hidden for record in records], dtype=bool)
+        self._from_s = np.array([_or(record.available_from_s, -math.inf) for record in records])
+        self._until_s = np.array([_or(record.available_until_s, math.inf) for record in records])
         self._unavailable = self._limited_rows[:0]
         self._unavailable_between_s = (math.inf, -math.inf)
 
@@ -144,6 +142,8 @@ class Catalogue:
     def with_records(self, records: Mapping[int, ItemRecord], watermark: str) -> "Catalogue":
         """Return the catalogue with other records of some rows; its columns, and so its revision, stay as they are."""
         live = {**self._live, **records}
+        limited = {row: record for row, record in self._limited.items() if row not in records}
+        limited |= {row: record for row, record in records.items() if record.is_limited}
         return Catalogue(
             self._items,
             self._published,
@@ -154,6 +154,7 @@ class Catalogue:
             watermark,
             self.built_watermark,
             self.raters_watermark,
+            limited,
         )
 
 

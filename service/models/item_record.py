@@ -37,6 +37,11 @@ class ItemRecord:
         found = self.attributes.get(name)
         return self.attributes.get(f"{name}s") if found is None else found
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a time at which lists may not hold the item."""
+        return self.hidden or self.available_from_s is not None or self.available_until_s is not None
+
     def is_available(self, now_s: float) -> bool:
         """Whether a list made at this time, Unix seconds, may hold the item."""
         if self.hidden:
