@@ -13,29 +13,28 @@ Invariants:
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from telemetry.archive.archive import Archive
 from telemetry.archive.retention import last_retired_day
-from telemetry.batch import Position
 from telemetry.consumer.sinks import CommittedEvents
+from telemetry.consumer.unsaved_state import UnsavedState
 from telemetry.counters import LiveCounters
 from telemetry.daemon_thread import run_in_daemon_thread
 from telemetry.erasure.erasure_requests import open_requests
 from telemetry.errors import ArchiveError, LeaseLostError, StateError
-from telemetry.events import ItemChange, encode
+from telemetry.events import Record
 from telemetry.failpoints import Failpoints
 from telemetry.live.archive_tail import is_compacted
-from telemetry.live.event_layer import user_key
-from telemetry.live.feed_entry import ErasedUser, FeedEntry
+from telemetry.live.feed_entry import ErasedUser
 from telemetry.live.feed_publisher import FeedPublisher
-from telemetry.live.item_table import ItemTable
 from telemetry.live.layer_merge import KeepRules
-from telemetry.live.live_event import LiveEvent, live_event, live_types, unix_ms
+from telemetry.live.live_event import LiveEvent, live_types, unix_ms
 from telemetry.live.state_manifest import StateManifest
 from telemetry.live.state_restore import Wanted, restore
 from telemetry.live.state_store import StateStore
@@ -53,6 +52,7 @@ _THREAD: Final = "live-state"
 _MOST_PENDING: Final = 50_000
 # A snapshot is saved when the feed has this share of its bytes that no snapshot includes.
 _UNSAVED_SHARE: Final = 0.25
+_OVERFLOWED: Final = "More live events arrived than may wait in memory; the archive is read for them."
 _DAY_MS: Final = 86_400_000
 _DATE_LENGTH: Final = len("2026-11-21")
 
@@ -93,7 +93,7 @@ class LiveFeed:
         """Forget what an earlier lease held: another consumer may have archived since."""
         self._publisher = FeedPublisher(
             self._stream,
-            lambda: self._marks,
+            lambda: self._unsaved.marks,
             self._allowed,
             self.counters,
             feed_bytes=self._settings.feed_bytes,
@@ -105,21 +105,11 @@ class LiveFeed:
         self._store = StateStore(self._directory, self._failpoints)
         self._saving = asyncio.Lock()
         self._saves: set[asyncio.Task[None]] = set()
-        # Events that no snapshot includes: new ones, and those that are being saved.
-        self._pending: list[LiveEvent] = []
-        self._in_hand: list[LiveEvent] = []
-        # By digest: users whose events are to be removed from the layers, with the time of the request.
-        self._erased: dict[bytes, int] = {}
-        self._items = ItemTable()
+        self._unsaved = UnsavedState(self._types, {})
         self._saved_items: tuple[int, str | None] = (0, None)
-        self._marks: dict[str, Position] = {}
-        # Those of the last entry with content; marks alone wait for the next heartbeat.
-        self._offered: dict[str, Position] = {}
         self._part = ""
         self._lengths: dict[str, int] = {}
-        self._since_ms = 0
         self._generation = 0
-        self._changed = False
         self._saved_s = 0.0
         self.counters.restored = False
 
@@ -127,27 +117,14 @@ class LiveFeed:
         """Publish the live events of a commit, and keep them for the next snapshot."""
         if self._archive is None:
             return
-        events, lines = [], []
-        for record in commit.records:
-            if isinstance(record.event, ItemChange):
-                if self._items.apply(record):
-                    lines.append(encode(*record))
-            elif (event := live_event(record, self._types)) is not None and event.time_ms >= self._since_ms:
-                events.append(event)
-        self._pending += events
-        erased = self._erase(
-            [ErasedUser(request.user_id, unix_ms(request.requested_at)) for request in commit.erasures]
-        )
-        self._marks = dict(commit.watermarks)
+        entry = self._unsaved.add(commit, self._may_hold)
         # Rotated since the commit or not: what was committed so far is included.
         self._part, self._lengths = self._archive.part, self._archive.part_lengths
-        self.counters.events += len(events)
-        self.counters.unsaved_events = len(self._pending)
-        if events or lines or erased:
-            self._changed = True
-            moved = {name: mark for name, mark in self._marks.items() if self._offered.get(name) != mark}
-            self._offered = self._marks
-            self._publisher.offer(FeedEntry(events, erased, lines, moved))
+        self.counters.restored = self.counters.restored and not self._unsaved.overflowed
+        self.counters.unsaved_events = len(self._unsaved)
+        if entry is not None:
+            self.counters.events += len(entry.events)
+            self._publisher.offer(entry)
 
     async def erase(self, requested: Mapping[str, str]) -> Mapping[str, int]:
         """Remove users from the files of the state and from the feed.
@@ -159,7 +136,8 @@ class LiveFeed:
         """
         if not self.counters.restored:
             raise StateError("The live state is not restored yet.")
-        if self._erase([ErasedUser(user_id, unix_ms(at)) for user_id, at in requested.items()]):
+        users = [ErasedUser(user_id, unix_ms(at)) for user_id, at in requested.items()]
+        if self._unsaved.erase(users, self._may_hold):
             await self._save(renew=True, purge=True)
         try:
             async with asyncio.timeout(_ERASE_PATIENCE_S):
@@ -183,13 +161,13 @@ class LiveFeed:
         """
         self._forget()
         self._archive = archive
-        self._marks, self._part = dict(archive.watermarks), archive.part
+        self._unsaved, self._part = UnsavedState(self._types, archive.watermarks), archive.part
         publishing = asyncio.create_task(self._publisher.run(), name="feed-publisher")
         try:
             await self._repeat(self._restore)
             while True:
                 await self._wait_until_due()
-                await self._repeat(self._save)
+                await self._repeat(self._save_or_restore)
         finally:
             publishing.cancel()
             await asyncio.gather(publishing, return_exceptions=True)
@@ -199,7 +177,7 @@ class LiveFeed:
         """Save what no snapshot includes; a disk that hangs is not waited for without end."""
         try:
             async with asyncio.timeout(_LAST_SAVE_S):
-                if self.counters.restored and self._changed:
+                if self.counters.restored and self._unsaved.is_changed:
                     await self._save()
                 # One that goes on without its caller.
                 async with self._saving:
@@ -225,20 +203,27 @@ class LiveFeed:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
+    async def _save_or_restore(self) -> None:
+        await (self._save() if self.counters.restored else self._restore())
+
     async def _restore(self) -> None:
         started_s = time.monotonic()
-        archive = self._held_archive
+        archive, settings = self._held_archive, self._settings
         requests = await archive.read_catalogue(open_requests)
         while requests:
             # Their lines may still be in the archive; they are erased here with the next round.
-            self._erase([ErasedUser(request.user_id, unix_ms(request.requested_at)) for request in requests])
+            users = [ErasedUser(request.user_id, unix_ms(request.requested_at)) for request in requests]
+            self._unsaved.erase(users, self._may_hold)
             requests = await archive.read_catalogue(open_requests, requests[-1])
+        # What is committed from here on is pending.
+        self._unsaved.overflowed = False
+        before = self._manifest(await _horizon_ms(archive, settings.days), await _compacted_files(archive))
         wanted = Wanted(
-            archive.identity.archive,
+            before.archive,
             dict(archive.watermarks),
-            await self._horizon_ms(),
-            self._settings.days,
-            self._settings.events_per_user,
+            before.since_ms,
+            settings.days,
+            settings.events_per_user,
             self._types,
         )
         stop = threading.Event()
@@ -249,8 +234,13 @@ class LiveFeed:
             stop.set()
         self._failpoints.hit("live.restored")
         for record in restored.items.records():
-            self._items.apply(record)
-        self._since_ms, self._generation = restored.since_ms, restored.generation
+            self._unsaved.items.apply(record)
+        self._unsaved.since_ms, self._generation = restored.since_ms, restored.position.epoch
+        if self._unsaved.overflowed:
+            # What was read is kept, so that the next attempt has less to read.
+            before = replace(before, position=restored.position, since_ms=restored.since_ms)
+            await self._write(before, [], restored.items.records(), purge=False)
+            raise StateError(_OVERFLOWED)
         await self._save(renew=True)
         await run_in_daemon_thread(self._store.remove_remains, _THREAD)
         self.counters.restored = True
@@ -260,15 +250,15 @@ class LiveFeed:
 
     async def _wait_until_due(self) -> None:
         """Wait until a snapshot is due: of changes, of the feed's length, or because the feed or the files are lost."""
-        settings, publisher = self._settings, self._publisher
+        settings, publisher, unsaved = self._settings, self._publisher, self._unsaved
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(_CHECK_S, settings.snapshot_interval_s)):
                     await publisher.broken.wait()
-            if publisher.broken.is_set():
+            if publisher.broken.is_set() or unsaved.overflowed:
                 return
             waited_s = time.monotonic() - self._saved_s
-            if self._changed and (waited_s >= settings.snapshot_interval_s or len(self._pending) >= _MOST_PENDING):
+            if unsaved.is_changed and (waited_s >= settings.snapshot_interval_s or len(unsaved) >= _MOST_PENDING):
                 return
             if publisher.unsaved_bytes >= _UNSAVED_SHARE * settings.feed_bytes:
                 return
@@ -287,8 +277,13 @@ class LiveFeed:
         # It goes on when the caller is cancelled, so that no file is replaced by an older one.
         save = asyncio.create_task(self._save_now(renew=renew, purge=purge))
         self._saves.add(save)
-        save.add_done_callback(self._saves.discard)
-        await asyncio.shield(save)
+        try:
+            await asyncio.shield(save)
+        finally:
+            if not save.done():
+                # Its error, if any, then reaches nobody.
+                save.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+            save.add_done_callback(self._saves.discard)
 
     async def _save_now(self, *, renew: bool, purge: bool) -> None:
         async with self._saving:
@@ -296,52 +291,66 @@ class LiveFeed:
 
     async def _save_alone(self, *, renew: bool, purge: bool) -> None:
         started_s = time.monotonic()
-        archive, store, settings = self._held_archive, self._store, self._settings
         # Before the state of the snapshot is fixed: a later compaction may have later events.
-        compacted = tuple(path for path in await archive.sealed_files() if is_compacted(path))
-        since_ms = max(await self._horizon_ms(), self._since_ms)
-        self._in_hand, self._pending, self._changed = self._pending, [], False
-        erased = dict(self._erased)
+        archive = self._held_archive
+        compacted = await _compacted_files(archive)
+        unsaved = self._unsaved
+        since_ms = max(await _horizon_ms(archive, self._settings.days), unsaved.since_ms)
+        if unsaved.overflowed:
+            raise StateError(_OVERFLOWED)
+        events, erased = unsaved.take(), dict(unsaved.erased)
         renew = renew or not self._publisher.begun.is_set()
         if renew:
             self._generation = self._publisher.restart(self._generation)
-        revision, records = self._items.revision, None
-        if revision != self._saved_items[0]:
-            records = self._items.records()
-        manifest = StateManifest(
-            archive.identity.archive,
-            self._publisher.snapshot_position,
-            self._marks,
-            since_ms,
-            settings.days,
-            settings.events_per_user,
-            self._types,
-            items=self._saved_items[1],
-            erased={} if purge else {key.hex(): requested_ms for key, requested_ms in erased.items()},
-            part=self._part,
-            lengths=self._lengths,
-            compacted=compacted,
-        )
-        rules = KeepRules(settings.events_per_user, since_ms, erased)
+        revision = unsaved.items.revision
+        records = unsaved.items.records() if revision != self._saved_items[0] else None
         try:
-            prepare = partial(store.prepare, manifest, rules, self._in_hand, records, settings.state_bytes, purge=purge)
-            manifest = await run_in_daemon_thread(prepare, _THREAD)
-            # A consumer that lost its lease must not replace its successor's snapshot.
-            await archive.beat()
-            await run_in_daemon_thread(partial(store.save, manifest), _THREAD)
+            manifest = await self._write(self._manifest(since_ms, compacted), events, records, purge=purge)
         except BaseException:
-            # What is in a layer already is the same event.
-            self._pending, self._changed = self._in_hand + self._pending, True
-            self._in_hand = []
+            unsaved.put_back()
             raise
-        self._in_hand, self._saved_items, self._since_ms = [], (revision, manifest.items), manifest.since_ms
+        unsaved.taken_saved()
+        self._saved_items, unsaved.since_ms = (revision, manifest.items), manifest.since_ms
         if purge:
-            self._erased = {key: ms for key, ms in self._erased.items() if erased.get(key) != ms}
+            unsaved.purged(erased)
         self._publisher.saved()
         if renew:
             self._publisher.release()
         self._saved_s = time.monotonic()
         self._count_save(self._saved_s - started_s)
+
+    def _manifest(self, since_ms: int, compacted: tuple[str, ...]) -> StateManifest:
+        """Return the manifest of a snapshot that includes everything up to now."""
+        return StateManifest(
+            self._held_archive.identity.archive,
+            self._publisher.snapshot_position,
+            self._unsaved.marks,
+            since_ms,
+            self._settings.days,
+            self._settings.events_per_user,
+            self._types,
+            items=self._saved_items[1],
+            erased={key.hex(): requested_ms for key, requested_ms in self._unsaved.erased.items()},
+            part=self._part,
+            lengths=self._lengths,
+            compacted=compacted,
+        )
+
+    async def _write(
+        self, manifest: StateManifest, events: list[LiveEvent], items: list[Record] | None, *, purge: bool
+    ) -> StateManifest:
+        """Write a snapshot with some more events; returns its manifest."""
+        store, limit_bytes = self._store, self._settings.state_bytes
+        erased = {bytes.fromhex(key): requested_ms for key, requested_ms in manifest.erased.items()}
+        rules = KeepRules(manifest.most_events, manifest.since_ms, erased)
+        if purge:
+            manifest = replace(manifest, erased={})
+        prepare = partial(store.prepare, manifest, rules, events, items, limit_bytes, purge=purge)
+        manifest = await run_in_daemon_thread(prepare, _THREAD)
+        # A consumer that lost its lease must not replace its successor's snapshot.
+        await self._held_archive.beat()
+        await run_in_daemon_thread(partial(store.save, manifest), _THREAD)
+        return manifest
 
     def _count_save(self, duration_s: float) -> None:
         counters, store = self.counters, self._store
@@ -349,32 +358,11 @@ class LiveFeed:
         counters.snapshot_s += duration_s
         counters.snapshot_bytes, counters.snapshot_events = store.size_bytes, store.n_events
         counters.saved_at_s = time.time()
-        counters.unsaved_events = len(self._pending)
+        counters.unsaved_events = len(self._unsaved)
 
-    def _erase(self, users: Sequence[ErasedUser]) -> list[ErasedUser]:
-        """Remove users from what is pending; returns those that the state or the feed may hold."""
-        if not users:
-            return []
-        requested = {user.user_id: user.requested_ms for user in sorted(users, key=lambda user: user.requested_ms)}
-        pending = {event.user_id for event in (*self._pending, *self._in_hand)}
-        self._pending = [
-            event for event in self._pending if event.received_ms > requested.get(event.user_id, event.received_ms - 1)
-        ]
-        held = []
-        for user_id, requested_ms in requested.items():
-            key = user_key(user_id)
-            is_known = user_id in pending or key in self._erased or self._store.has_user(key)
-            if is_known or not self.counters.restored:
-                self._erased[key] = max(requested_ms, self._erased.get(key, requested_ms))
-                held.append(ErasedUser(user_id, requested_ms))
-        return held
-
-    async def _horizon_ms(self) -> int:
-        """Return the horizon of the setting, or of the archive's retention if that is later."""
-        archive = self._held_archive
-        horizon_ms = unix_ms(f"{archive.days_ago(self._settings.days)[:_DATE_LENGTH]}T00:00:00.000Z")
-        retired = await archive.read_catalogue(last_retired_day)
-        return horizon_ms if retired is None else max(horizon_ms, unix_ms(f"{retired}T00:00:00.000Z") + _DAY_MS)
+    def _may_hold(self, key: bytes) -> bool:
+        """Whether the state holds a user, by digest; until it is restored, it may hold anyone."""
+        return not self.counters.restored or self._store.has_user(key)
 
     @property
     def _held_archive(self) -> Archive:
@@ -385,3 +373,15 @@ class LiveFeed:
     def _failed(self, error: Exception) -> None:
         self.counters.snapshot_failures += 1
         notify(self._observer, StateFailed(str(error)))
+
+
+async def _compacted_files(archive: Archive) -> tuple[str, ...]:
+    """Return the files of an archive that no part's name places in time."""
+    return tuple(path for path in await archive.sealed_files() if is_compacted(path))
+
+
+async def _horizon_ms(archive: Archive, days: int) -> int:
+    """Return the horizon of some days, or of the archive's retention if that is later; Unix time in milliseconds."""
+    horizon_ms = unix_ms(f"{archive.days_ago(days)[:_DATE_LENGTH]}T00:00:00.000Z")
+    retired = await archive.read_catalogue(last_retired_day)
+    return horizon_ms if retired is None else max(horizon_ms, unix_ms(f"{retired}T00:00:00.000Z") + _DAY_MS)

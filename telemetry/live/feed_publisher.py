@@ -86,6 +86,7 @@ class FeedPublisher:
         self._released = False
         self._begun = False
         self._away = False
+        self._backoff_s = _FIRST_BACKOFF_S
         self._next_look_s = 0.0
         self.begun = asyncio.Event()
         self.broken = asyncio.Event()
@@ -135,24 +136,21 @@ class FeedPublisher:
 
     async def run(self) -> None:
         """Publish until cancelled."""
-        backoff_s = _FIRST_BACKOFF_S
         try:
             while True:
                 await self._allowed.wait()
                 try:
                     await self._stream.connect()
                     await self._look()
-                    self._connected()
                     while True:
                         await self._step()
-                        backoff_s = _FIRST_BACKOFF_S
                 except StreamError as error:
                     self._disconnected(error)
                 except Exception as error:  # noqa: BLE001 - a fault of the feed must not stop the archive
                     self._break()
                     self._disconnected(error)
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
+                await asyncio.sleep(self._backoff_s)
+                self._backoff_s = min(2 * self._backoff_s, _LONGEST_BACKOFF_S)
         finally:
             self._counters.feed_connected = False
             await self._stream.close()
@@ -252,6 +250,9 @@ class FeedPublisher:
             self._break()
 
     def _note_appended(self, data: bytes) -> None:
+        # A full Redis answers and refuses entries, so that only an entry ends an outage.
+        self._backoff_s, self._away = _FIRST_BACKOFF_S, False
+        self._counters.feed_connected = True
         self._sizes.append(len(data) + _ENTRY_BYTES)
         self._kept_bytes += self._sizes[-1]
         self.unsaved_bytes += self._sizes[-1]
@@ -270,10 +271,6 @@ class FeedPublisher:
         self._queue.clear()
         self._queued_events = 0
         self._in_flight = None
-
-    def _connected(self) -> None:
-        self._away = False
-        self._counters.feed_connected = True
 
     def _disconnected(self, error: Exception) -> None:
         self._counters.feed_connected = False

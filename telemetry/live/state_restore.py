@@ -52,14 +52,14 @@ class Restored:
         rebuilt: Why all of them were; None if a snapshot was continued.
         since_ms: The horizon.
         items: The last change of each item.
-        generation: That of the snapshot on the disk; 0 without one.
+        position: The feed's position in the snapshot on the disk; (0, 0) without one.
     """
 
     events: int
     rebuilt: str | None
     since_ms: int
     items: ItemTable
-    generation: int
+    position: Position
 
 
 def restore(root: Path, store: StateStore, wanted: Wanted, stop: threading.Event) -> Restored:
@@ -73,13 +73,13 @@ def restore(root: Path, store: StateStore, wanted: Wanted, stop: threading.Event
         ArchiveError: The archive cannot be read.
         OSError: The state cannot be written.
     """
-    items, generation = ItemTable(), 0
+    items, position = ItemTable(), Position(0, 0)
     try:
         stored = store.load()
         reason = reason_to_rebuild(stored, wanted)
         if stored is not None and stored.archive == wanted.archive:
             # Changes of items outlive the retention of the archive here.
-            items, generation = store.read_items(), stored.position.epoch
+            items, position = store.read_items(), stored.position
     except (StateError, OSError) as error:
         stored, reason = None, str(error)
     if reason is not None or stored is None:
@@ -102,7 +102,7 @@ def restore(root: Path, store: StateStore, wanted: Wanted, stop: threading.Event
             store.add(batch, rules)
             batch = []
     store.add(batch, rules)
-    return Restored(count, reason, since_ms, items, generation)
+    return Restored(count, reason, since_ms, items, position)
 
 
 def reason_to_rebuild(stored: StateManifest | None, wanted: Wanted) -> str | None:

@@ -407,6 +407,33 @@ async def test_a_disk_that_refuses_is_tried_again(
     assert site.live.counters.snapshot_failures == 2
 
 
+async def test_a_disk_that_refuses_for_long_fills_no_memory(
+    site: LiveSite, monkeypatch: pytest.MonkeyPatch, await_until: AwaitUntil
+) -> None:
+    """Beyond so many events they are dropped, and read from the archive when there is room again."""
+    monkeypatch.setattr("telemetry.consumer.live_feed._FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("telemetry.consumer.live_feed._LONGEST_PAUSE_S", 0.02)
+    monkeypatch.setattr("telemetry.consumer.unsaved_state._MOST_EVENTS", 5)
+    monkeypatch.setattr("telemetry.consumer.live_feed._CHECK_S", 0.01)
+    await site.start()
+    follower = site.follower()
+    await check(site, follower)
+    with monkeypatch.context() as refusing:
+
+        def refuse(*_arguments: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        refusing.setattr("telemetry.live.state_store.write_layer", refuse)
+        site.feed.flush_all()
+        for at_ms in range(1, 40):
+            await site.commit("p", feedback("abc"[at_ms % 3], at_ms), item_change("i", at_ms))
+            assert len(site.live._unsaved) <= 5
+            await asyncio.sleep(0.001)
+        assert not site.live.counters.restored
+    await await_until(lambda: site.live.counters.restored)
+    await check(site, follower)
+
+
 async def test_a_snapshot_that_another_consumer_replaced_is_saved_again(
     site: LiveSite, await_until: AwaitUntil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
