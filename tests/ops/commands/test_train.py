@@ -149,6 +149,24 @@ def test_ctrl_c_interrupts_training(config: Config, verb: str) -> None:
     assert not list(config.home.rglob("*.tmp"))
 
 
+def test_a_training_killed_while_it_chooses_leaves_nothing(config: Config) -> None:
+    """The next one starts as if there had been none."""
+    argv = [sys.executable, "-m", "ops", "train", "--data", "demo:300x200x9000"]
+    environ = {**os.environ, "RECOLLECT_HOME": str(config.home)}
+    process = subprocess.Popen(argv, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("choose:"):
+            break
+    process.kill()
+    out, _ = process.communicate(timeout=60)
+    assert out == ""
+    assert versions.published(config.models_dir) == []
+    assert not list(config.home.rglob("*.tmp"))
+    assert train("demo:60x40x900", algorithm=None) == 0
+    assert active_model.version(config.models_dir) is not None
+
+
 def test_a_bar_on_a_terminal(config: Config, tmp_path: Path) -> None:
     """It is drawn, and removed at the end."""
     program = (
