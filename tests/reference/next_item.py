@@ -1,5 +1,7 @@
 """Reference of `next_item`: every input vector written out, one target at a time."""
 
+import dataclasses
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +20,8 @@ def statistics(model: ModelSnapshot, weights: HistoryWeights, how: PairWeights) 
     for user_row in range(len(model.users)):
         history = model.user_history(user_row)
         n = history.rows.size
-        signal = weights.of_events(history.values, history.types)
+        # A low rating counts as any other here.
+        signal = dataclasses.replace(weights, dislike_below=None).of_events(history.values, history.types)
         # weight[p, t] of interaction p among the inputs of interaction t
         weight = np.zeros((n, n))
         for t in range(1, n):

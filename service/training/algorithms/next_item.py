@@ -67,7 +67,12 @@ class NextItemConfig(WeightedHistory):
         int,
         {"unit": "interactions", "least": 1, "most": 10_000, "search": (20, 200, "log")},
         "Latest interactions of a user that count.",
-    ] = 100
+    ] = 50
+    dislike_weight: Annotated[
+        float,
+        {"least": -10, "most": 10, "search": (-1, 1)},
+        "Weight of a dislike or a dismissal in a user's sum; that of another rating is 1.",
+    ] = 0.0
     reg: Annotated[
         float,
         {"least": 1e-6, "most": 1e6, "search": (0.2, 20, "log")},
@@ -196,7 +201,7 @@ def input_matrix(data: Sequences, weights: HistoryWeights) -> csr_array:
         # Sums of logarithms up to an entry; the floor stands for a step that is 0.
         sums = np.cumsum(np.log2(np.maximum(steps, _LEAST_STEP), dtype=np.float64))
         powers.append(np.exp2(sums[ends - 1] - sums))
-    found = data.inputs * (powers[0] + weights.long_weight * powers[1]) / (1 + weights.long_weight)
+    found = data.signals * (powers[0] + weights.long_weight * powers[1]) / (1 + weights.long_weight)
     if weights.window is not None:
         found[later >= weights.window] = 0
     return csr_array((found, data.items, data.starts), shape=(lengths.size, data.n_items))

@@ -4,6 +4,7 @@ Invariant: entries are user after user, and within a user oldest first: by time,
 the source is the later one; without times by position. An item occurs once in a user's sequence.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +22,10 @@ class Sequences(NamedTuple):
         starts: Int64 (n_users + 1,), the first entry of each user.
         users: Int32 (n,), the user of each entry.
         items: Int32 (n,), the item of each entry.
-        inputs: Float32 (n,), the weight of an entry as an input: that of its type, without its recency.
-        targets: Float32 (n,), its weight as a target: the same, but at least 0, because nothing leads to a dislike.
+        signals: Float32 (n,), the weight of an entry in the sum that is its user, without its recency.
+        inputs: Float32 (n,), its weight as an input of the regression: the same, but that a low rating counts as any
+            other, since it tells as well what a user chooses next.
+        targets: Float32 (n,), its weight as a target: that as an input, but at least 0.
         short_steps: Float32 (n,), the factor by which an entry multiplies the first power of all earlier weights of its
             user; 1 for the first entry of a user.
         long_steps: Float32 (n,), the same of the second power, see `HistoryWeights.long_weight`.
@@ -32,6 +35,7 @@ class Sequences(NamedTuple):
     starts: Int64
     users: Int32
     items: Int32
+    signals: Float32
     inputs: Float32
     targets: Float32
     short_steps: Float32
@@ -53,19 +57,30 @@ def sequences(entries: HistoryEntries, weights: HistoryWeights) -> Sequences:
     order = np.empty(users.size, dtype=np.int64)
     order[starts[users] + entries.ranks] = np.arange(users.size)
     types = np.full(users.size, RATING, np.uint8) if entries.types is None else entries.types[order]
-    inputs = weights.of_events(history.data[order], types).astype(np.float32)
+    signals = weights.of_events(history.data[order], types).astype(np.float32)
+    unrated = dataclasses.replace(weights, dislike_below=None)
+    inputs = unrated.of_events(history.data[order], types).astype(np.float32)
     days = np.zeros(users.size)
     if weights.half_life_days is not None and entries.times_s is not None:
         times_s = entries.times_s[order]
         days[1:] = np.diff(times_s) / (DAY_S * weights.half_life_days)
     first = starts[:-1][lengths > 0]
+    days[first] = 0
     steps = []
     for half_life in (weights.half_life, weights.long_half_life):
         step = np.exp2(-days - (0.0 if half_life is None else 1 / half_life))
         step[first] = 1
         steps.append(step.astype(np.float32))
     return Sequences(
-        starts, users, history.indices[order], inputs, np.maximum(inputs, 0), steps[0], steps[1], history.shape[1]
+        starts,
+        users,
+        history.indices[order],
+        signals,
+        inputs,
+        np.maximum(inputs, 0),
+        steps[0],
+        steps[1],
+        history.shape[1],
     )
 
 
@@ -85,6 +100,7 @@ def without_latest(whole: Sequences, n_hidden: Int64, user_rows: Int64) -> Seque
         starts,
         users,
         whole.items[kept],
+        whole.signals[kept],
         whole.inputs[kept],
         whole.targets[kept],
         whole.short_steps[kept],
