@@ -39,8 +39,9 @@ _ROWS_PER_FACTOR: Final = 30
 _LEAST_FACTORS: Final = 32
 _MOST_FACTORS: Final = 1024
 _FACTOR_STEP: Final = 16
-# Both tables together, unless n_factors is set: 1 GiB of float32.
+# Bounds of that number, for both tables together: 1 GiB of float32, and products that take some ten seconds.
 _MOST_NUMBERS: Final = 1 << 28
+_MOST_PRODUCTS: Final = 1e11
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def n_factors(config: PureSvdConfig, n_users: int, n_items: int) -> int:
     if config.n_factors is not None:
         return config.n_factors
     in_steps = -(-min(n_users, n_items) // (_ROWS_PER_FACTOR * _FACTOR_STEP)) * _FACTOR_STEP
-    affordable = _MOST_NUMBERS // (n_users + n_items)
+    n_rows = n_users + n_items
+    affordable = min(_MOST_NUMBERS // n_rows, int((_MOST_PRODUCTS / n_rows) ** 0.5))
     return max(1, min(max(in_steps, _LEAST_FACTORS), _MOST_FACTORS, affordable))
 
 
