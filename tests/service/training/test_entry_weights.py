@@ -103,6 +103,7 @@ def test_hyperparameters_become_weights() -> None:
     assert (weights.dislike_weight, weights.half_life, weights.window) == (-0.5, DEFAULT_HALF_LIFE, 7)
     assert config.history_weights(timed, 9.0).half_life == 9.0
     assert config.history_weights(untimed).half_life is None
+    assert config.history_weights(rated([(0, 0, 1.0), (0, 1, 5.0)], times=[7, 7])).half_life is None
     assert WeightedHistory(half_life=0).history_weights(timed).half_life is None
     assert WeightedHistory(half_life=3).history_weights(untimed).half_life == 3
     assert WeightedHistory(dislike_below=0).history_weights(timed).dislike_below is None
