@@ -10,7 +10,7 @@ import numpy as np
 
 from service.lists.item_scores import ListUser
 from service.models.event_values import EVENT_RANKS
-from service.models.fold_in.fold_in import fold_in
+from service.models.folded_user import folded_user
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import EVENT_TYPES, NO_HISTORY, UserHistory
 
@@ -64,7 +64,7 @@ def with_session(
         return ListUser(row, seen_since=seen, shown=shown)
     before = NO_HISTORY if user is None else user.known_history(snapshot)
     history = _appended(snapshot, before, known, int(now_s))
-    folded = fold_in(snapshot, history)
+    folded = folded_user(snapshot, row, history)
     if folded is None:
         return ListUser(row, seen_since=seen, history=history, shown=shown)
     return ListUser(row, folded._replace(seen=seen), history=history, source="session", shown=shown)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.live.live_state import LiveState, UserEvents
 from service.live.merged_history import merged_history
-from service.models.fold_in.fold_in import fold_in
+from service.models.folded_user import folded_user
 from service.models.representation import UserRepresentation
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import UserHistory
@@ -158,7 +158,7 @@ class LiveUsers:
         merged = merged_history(snapshot, user_row, events.events, self._seen_types)
         if not merged.n_live and not merged.shown:
             return None
-        folded = fold_in(snapshot, merged.history) if folds and merged.n_live else None
+        folded = folded_user(snapshot, user_row, merged.history) if folds and merged.n_live else None
         latest_ms = max((event.time_ms for event in events.events if event.type != IMPRESSION), default=0)
         return LiveUser(
             None if folded is None else folded._replace(seen=merged.seen),

@@ -19,7 +19,7 @@ from service.lists.item_scores import ListUser
 from service.lists.list_request import ListRequest
 from service.lists.pipeline import ListModel, MadeList, make_list
 from service.live.merged_history import MergedHistory, merged_history
-from service.models.fold_in.fold_in import fold_in
+from service.models.folded_user import folded_user
 from service.models.snapshot import ModelSnapshot
 from service.replay.evidence import Evidence
 from telemetry.batch import Position
@@ -224,7 +224,7 @@ def _list_user(
     """Return the user of a list as a replica does (`service.serving.handlers`)."""
     if merged is None or not (merged.n_live or merged.shown):
         return None if row is None else ListUser(row)
-    folded = fold_in(snapshot, merged.history) if request.level is None and merged.n_live else None
+    folded = folded_user(snapshot, row, merged.history) if request.level is None and merged.n_live else None
     return ListUser.from_history(row, folded, merged.seen, merged.history, merged.shown)
 
 

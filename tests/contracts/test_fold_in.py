@@ -12,6 +12,7 @@ from service.lists.explanations import shares_of_user
 from service.lists.item_scores import ListUser
 from service.models import artefact, publication, scoring
 from service.models.fold_in.fold_in import fold_in
+from service.models.folded_user import folded_user
 from service.models.representation import UserRepresentation
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import DISMISS, PURCHASE, RATING, UserHistory
@@ -144,6 +145,30 @@ def test_trained_users_are_fold_ins_of_their_histories(case: Case, data: Interac
         trained = scores_of(snapshot, row)
         live = scores_of(snapshot, row, folded(snapshot, snapshot.user_history(row)))
         np.testing.assert_allclose(live, trained, rtol=0, atol=1e-4 * max(1.0, np.abs(trained).max()))
+
+
+@of([case for case in ENROLLED if not case.is_trained])
+def test_a_known_user_moves_by_new_interactions_alone(case: Case, data: Interactions) -> None:
+    """Without one the user is the trained one; an unknown one is the fold-in."""
+    snapshot = fitted(case, data)
+    for row in (0, 7, 150, 299):
+        user = folded_user(snapshot, row, snapshot.user_history(row))
+        assert user is not None
+        assert user.factors.tobytes() == snapshot.user_factors[row].tobytes()
+        assert user.constant == snapshot.user_constants[row]
+    history = snapshot.user_history(7)
+    more = history._replace(values=np.where(np.arange(history.rows.size) < 5, 6 - history.values, history.values))
+    moved, plain = folded_user(snapshot, 7, more), folded(snapshot, more)
+    unmoved = folded(snapshot, history)
+    assert moved is not None
+    np.testing.assert_allclose(
+        scores_of(snapshot, 7, moved) - scores_of(snapshot, 7),
+        scores_of(snapshot, 7, plain) - scores_of(snapshot, 7, unmoved),
+        atol=1e-4,
+    )
+    stranger = folded_user(snapshot, None, history)
+    assert stranger is not None
+    assert every_bit(stranger) == every_bit(unmoved)
 
 
 def test_a_fold_in_has_the_same_bits_again(case: Case, data: Interactions, tmp_path: Path) -> None:

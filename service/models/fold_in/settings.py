@@ -47,6 +47,11 @@ class FoldIn:
         if missing:
             raise ModelRefused(f"The fold-in by {self.method} lacks {', '.join(missing)}.")
 
+    @property
+    def is_approximate(self) -> bool:
+        """Whether trained users differ from the fold-ins of their histories by more than rounding."""
+        return self.method in {"rating_ridge", "non_negative"}
+
     def description(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
         return {"method": self.method, "weights": self.weights.description(), "parameters": self.parameters}
