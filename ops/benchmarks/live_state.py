@@ -10,17 +10,26 @@ import random
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ops.benchmarks.measured_process import measured_main
+from ops.benchmarks.telemetry.sample import click, served
+from service.errors import RunError
+from telemetry.archive.archive import Archive
+from telemetry.archive.archive_files import date_folder
 from telemetry.batch import EventPosition, Position
+from telemetry.catalogue.commit import CommitContent, Progress
+from telemetry.events import encode
 from telemetry.live.layer_merge import KeepRules
-from telemetry.live.live_event import LiveEvent
+from telemetry.live.live_event import DEFAULT_TYPES, LiveEvent
 from telemetry.live.state_manifest import StateManifest
+from telemetry.live.state_restore import Wanted, restore
 from telemetry.live.state_snapshot import StateSnapshot
 from telemetry.live.state_store import StateStore
 
@@ -32,16 +41,21 @@ _BATCH_EVENTS: Final = 100_000
 _RULES: Final = KeepRules(100, 0)
 _LOOK_UPS: Final = 20_000
 _MILLION: Final = 1_000_000
+_COMMIT_LINES: Final = 1_000
 
 
 @dataclass(frozen=True)
 class LiveTask:
-    """A state to write: how many users, and the mean number of their events; `interval_events` come between saves."""
+    """A state to write: how many users, and the mean number of their events; `interval_events` come between saves.
+
+    A smaller one is made from an archive of `archived_lines` lines, a multiple of 1,000.
+    """
 
     directory: str
     users: int
     events_per_user: int
     interval_events: int
+    archived_lines: int = 100_000
     seed: int = 7
 
 
@@ -57,6 +71,8 @@ class LiveFigures:
         state_bytes: The size of the layers.
         layers: Their number before the last merge.
         events: Events stored.
+        lines_per_s: Lines of an archive, nine of ten of them served lists, in a second of processor time, to make the
+            state from the archive.
     """
 
     write_s: float
@@ -66,6 +82,7 @@ class LiveFigures:
     state_bytes: int
     layers: int
     events: int
+    lines_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +111,36 @@ def events_of(task: LiveTask, count: int, first: int = 0) -> Iterator[LiveEvent]
         yield LiveEvent(f"user-{user}", str(item), kind, value, time_ms, time_ms + number % 300, "", position)
 
 
-def write(task: LiveTask) -> LiveFigures:
+async def fill(root: Path, lines: int) -> dict[str, Position]:
+    """Write an archive; returns how far its producers are archived."""
+    archive, producer = Archive(root), _PRODUCERS[0]
+    await archive.acquire(1.0)
+    try:
+        for first in range(1, lines + 1, _COMMIT_LINES):
+            content = CommitContent()
+            events = [(seq, served(seq) if seq % 10 else click(seq)) for seq in range(first, first + _COMMIT_LINES)]
+            content.folders[date_folder(events[0][1].received_at)] = [
+                encode(one, producer, 1, seq) for seq, one in events
+            ]
+            content.progress[producer, 1] = Progress(events[-1][0], archived=len(events))
+            await archive.commit(content)
+        return archive.watermarks
+    finally:
+        await archive.close()
+
+
+def rebuild(root: Path, directory: Path, marks: Mapping[str, Position], lines: int) -> float:
+    """Make the state of an archive anew; returns lines per second of processor time."""
+    wanted = Wanted("benchmark", marks, 0, 365, _RULES.most, tuple(sorted(DEFAULT_TYPES)))
+    started_s = time.process_time()
+    found = restore(root, StateStore(directory), wanted, threading.Event())
+    took_s = time.process_time() - started_s
+    if found.events != lines // 10:
+        raise RunError(f"{found.events} events were read from the archive in {root}, not {lines // 10}.")
+    return lines / took_s
+
+
+def write(task: LiveTask, lines_per_s: float) -> LiveFigures:
     """Store a state."""
     store = StateStore(Path(task.directory))
     total = task.users * task.events_per_user
@@ -126,6 +172,7 @@ def write(task: LiveTask) -> LiveFigures:
         state_bytes=store.size_bytes,
         layers=layers,
         events=store.n_events,
+        lines_per_s=lines_per_s,
     )
 
 
@@ -165,6 +212,7 @@ def rows(task: LiveTask, written: LiveFigures, readers: Sequence[ReaderFigures])
         ("storing an event, merges included", f"{written.write_s / written.events * _MILLION:.1f} µs"),
         (f"saving {task.interval_events:,} new events", f"{written.save_s * 1e3:.0f} ms"),
         ("merging everything", f"{written.merge_s:.1f} s"),
+        ("lines of an archive read to make its state", f"{written.lines_per_s:,.0f}/s"),
         ("peak memory of the writer", f"{written.peak_bytes / _MILLION:.0f} MB"),
         ("opening, and the first look-up", f"{max(reader.first_us for reader in readers) / 1e3:.1f} ms"),
         ("a look-up, median", f"{max(reader.median_us for reader in readers):.0f} µs"),
@@ -209,8 +257,12 @@ def _peak_bytes() -> int:
 
 
 async def measure(task: LiveTask) -> LiveFigures:
-    """Store a state: the writer's process."""
-    return write(task)
+    """Make a small state from an archive, and store a large one: the writer's process."""
+    with tempfile.TemporaryDirectory(prefix="recollect-live-") as home:
+        root = Path(home) / "archive"
+        marks = await fill(root, task.archived_lines)
+        lines_per_s = rebuild(root, Path(home) / "state", marks, task.archived_lines)
+    return write(task, lines_per_s)
 
 
 if __name__ == "__main__":
