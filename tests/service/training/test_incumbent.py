@@ -72,7 +72,7 @@ def test_what_a_user_did_since_is_folded_in() -> None:
     candidate = ConfiguredAlgorithm.parse("popularity")
     choice = of_named(train, held_out, candidate, SEED, no_progress)
     assert choice.measured is not None
-    learnt = rated(old, times=[100] * len(old), n_users=60, n_items=40)
+    learnt = rated(old, times=[n % 100 for n in range(len(old))], n_users=60, n_items=40)
     incumbent = Incumbent(fitted("pure_svd", learnt))
     compared = compare_lists(incumbent, candidate, held_out, choice.measured, limit_s=60, seed=SEED)
     assert compared is not None
