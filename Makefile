@@ -32,6 +32,8 @@ $(READY): requirements.lock pyproject.toml
 	@$(PIP) install --no-deps --no-build-isolation --no-index --editable .
 	@# With -qq a failing check would say nothing.
 	@$(PIP:-qq=) check >$(VENV)/.check 2>&1 || { cat $(VENV)/.check >&2; exit 1; }
+	@echo "compiling the kernels of training; this may take another half minute"
+	@$(BIN)/python -m ops.kernels
 	@touch $@
 
 up: setup ## Start everything on this machine (DATA=PATH REPLICAS=3 PORT=8080)
