@@ -133,12 +133,6 @@ class Catalogue:
             )
         return self._unavailable
 
-    def available(self, now_s: float) -> NDArray[np.bool_]:
-        """Return whether a list of this time may hold an item, bool (n_rows,)."""
-        found = np.ones(self.n_rows, dtype=bool)
-        found[self.unavailable_rows(now_s)] = False
-        return found
-
     def with_records(self, records: Mapping[int, ItemRecord], watermark: str) -> "Catalogue":
         """Return the catalogue with other records of some rows; its columns, and so its revision, stay as they are."""
         live = {**self._live, **records}

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from telemetry.batch import EventPosition, Position
 from telemetry.events import ItemChange, Record
 from telemetry.live.item_table import ItemTable, order_of
+from telemetry.live.state_watermark import marks_text
 
 
 class LiveItems:
@@ -84,7 +85,7 @@ class LiveItems:
         for record in self._pending.values():
             position = Position(record.epoch, record.seq)
             found[record.producer] = max(position, found.get(record.producer, position))
-        return ",".join(f"{producer}:{epoch}-{seq}" for producer, (epoch, seq) in sorted(found.items()))
+        return marks_text(found)
 
     def _apply(self, record: Record) -> str | None:
         """Apply a change; returns the item if its state changed."""

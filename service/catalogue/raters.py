@@ -18,7 +18,7 @@ from service.models.snapshot import ModelSnapshot
 from telemetry.batch import Position
 from telemetry.live.event_layer import user_key
 from telemetry.live.live_event import LiveEvent
-from telemetry.live.state_watermark import parse_watermark
+from telemetry.live.state_watermark import marks_text, parse_watermark
 from telemetry.pseudonym import Pseudonymiser
 
 MAX_ITEMS: Final = 50_000
@@ -69,8 +69,7 @@ class RaterState(NamedTuple):
     def watermark(self, item_ids: Iterable[str]) -> str:
         """Return a text for an event that names the state of some items; empty if nobody did anything with them."""
         found = self.checksum(item_ids)
-        texts = [f"{producer}:{epoch}-{seq}" for producer, (epoch, seq) in sorted(self.marks.items())]
-        return f"{','.join(texts)}{_CHECKSUM_MARK}{found}" if found else ""
+        return f"{marks_text(self.marks)}{_CHECKSUM_MARK}{found}" if found else ""
 
     def checksum(self, item_ids: Iterable[str]) -> str:
         """Return the number of actions on some items and their CRC-32; empty without any."""

@@ -64,9 +64,6 @@ class Page(NamedTuple):
         return text.translate(_URL_SAFE).rstrip(b"=").decode()
 
 
-FIRST: Final = Page()
-
-
 def read(token: str, kind: str, offset: int) -> Page:
     """Return the page of a token.
 

@@ -42,13 +42,6 @@ class ItemRecord:
         """Whether there is a time at which lists may not hold the item."""
         return self.hidden or self.available_from_s is not None or self.available_until_s is not None
 
-    def is_available(self, now_s: float) -> bool:
-        """Whether a list made at this time, Unix seconds, may hold the item."""
-        if self.hidden:
-            return False
-        starts, ends = self.available_from_s, self.available_until_s
-        return (starts is None or starts <= now_s) and (ends is None or now_s < ends)
-
 
 NO_RECORD: Final = ItemRecord()
 

@@ -26,7 +26,7 @@ from telemetry.batch import Position
 from telemetry.errors import BadEventError
 from telemetry.events import Served
 from telemetry.live.live_event import LiveEvent, last_events
-from telemetry.live.state_watermark import applied_events, parse_watermark
+from telemetry.live.state_watermark import applied_events, marks_text, parse_watermark
 from telemetry.pseudonym import Pseudonymiser
 
 _KEPT_MODELS: Final = 4
@@ -112,8 +112,7 @@ class Rebuilder:
         live = [] if event.user_id is None else self._evidence.live.get(event.user_id, [])
         positions = [record[1:] for record in self._evidence.items]
         marks = {producer: max((e, s) for p, e, s in positions if p == producer) for producer, _, _ in positions}
-        watermark = ",".join(f"{producer}:{epoch}-{seq}" for producer, (epoch, seq) in sorted(marks.items()))
-        watermark = f"{watermark};{watermark};{_EVERYTHING}"
+        watermark = f"{marks_text(marks)};{marks_text(marks)};{_EVERYTHING}"
         return self._rebuilt(event, version, last_events(live, self._events_per_user), watermark, None)
 
     def _rebuilt(
@@ -221,7 +220,7 @@ def as_recorded(event: Served) -> list[ListedItem]:
 def _list_user(
     snapshot: ModelSnapshot, request: ListRequest, row: int | None, merged: MergedHistory | None
 ) -> ListUser | None:
-    """Return the user of a list as a replica does (`service.serving.handlers`)."""
+    """Return the user of a list as a replica does (`service.serving.served_lists`)."""
     if merged is None or not (merged.n_live or merged.shown):
         return None if row is None else ListUser(row)
     folded = folded_user(snapshot, row, merged.history) if request.level is None and merged.n_live else None

@@ -27,6 +27,26 @@ def user_key(user_id: str) -> bytes:
     return blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
 
 
+def row_of(high: Column, low: Column, key: bytes) -> int | None:
+    """Find a user among sorted digests.
+
+    Args:
+        high: Uint64 (n_users,), ascending: the first halves of the digests.
+        low: Uint64 (n_users,): the second halves, ascending where the first are equal.
+        key: The digest of the user.
+
+    Returns:
+        The row; None if the user is not there.
+    """
+    first, second = (np.uint64(int.from_bytes(half)) for half in (key[:_HALF_BYTES], key[_HALF_BYTES:]))
+    row = int(np.searchsorted(high, first))
+    while row < len(high) and high[row] == first:
+        if low[row] == second:
+            return row
+        row += 1
+    return None
+
+
 class EventLayer:
     """An open layer.
 
@@ -77,13 +97,7 @@ class EventLayer:
 
     def row_of(self, key: bytes) -> int | None:
         """Return the row of a user by digest; None if the user has no event here."""
-        high, low = (np.uint64(int.from_bytes(half)) for half in (key[:_HALF_BYTES], key[_HALF_BYTES:]))
-        row = int(np.searchsorted(self.high, high))
-        while row < len(self.high) and self.high[row] == high:
-            if self.low[row] == low:
-                return row
-            row += 1
-        return None
+        return row_of(self.high, self.low, key)
 
     def events(self, key: bytes, user_id: str) -> list[LiveEvent]:
         """Return the events of a user, by digest and id, in their order."""

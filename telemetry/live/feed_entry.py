@@ -24,10 +24,6 @@ class ErasedUser(NamedTuple):
     user_id: str
     requested_ms: int
 
-    def covers(self, event: LiveEvent) -> bool:
-        """Whether an event falls under the erasure."""
-        return event.user_id == self.user_id and event.received_ms <= self.requested_ms
-
 
 @dataclass(frozen=True, slots=True)
 class FeedEntry:

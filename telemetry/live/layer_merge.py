@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from telemetry.live.column_file import Column, write_columns
-from telemetry.live.event_layer import EventLayer, narrow, narrowest, text_columns
+from telemetry.live.event_layer import EventLayer, narrow, narrowest, row_of, text_columns
 
 _BLOCK_EVENTS: Final = 1 << 20
 _RATIO: Final = 4
@@ -70,7 +70,7 @@ def write_merged(path: Path, layers: Sequence[EventLayer], rules: KeepRules) -> 
         for item in layer.items():
             items.setdefault(item, len(items))
     sources = [_Source(layer, rank, items, values, streams) for layer, rank in zip(layers, ranks, strict=True)]
-    erased = {row: ms for key, ms in rules.erased.items() if (row := _row_of(high, low, key)) is not None}
+    erased = {row: ms for key, ms in rules.erased.items() if (row := row_of(high, low, key)) is not None}
     used = np.zeros(len(items), bool)
     blocks = []
     for first, last in _blocks(sources, len(high), _BLOCK_EVENTS):
@@ -153,16 +153,6 @@ def _users_of(layers: Sequence[EventLayer]) -> tuple[Column, Column, list[Ranks]
     ranks[order] = np.cumsum(is_first) - 1
     ends = np.cumsum([layer.n_users for layer in layers])
     return high[is_first], low[is_first], np.split(ranks, ends[:-1])
-
-
-def _row_of(high: Column, low: Column, key: bytes) -> int | None:
-    first, second = (np.uint64(int.from_bytes(half)) for half in (key[:8], key[8:]))
-    row = int(np.searchsorted(high, first))
-    while row < len(high) and high[row] == first:
-        if low[row] == second:
-            return row
-        row += 1
-    return None
 
 
 def _lengths(starts: Column) -> npt.NDArray[np.int64]:

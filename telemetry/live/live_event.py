@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 from telemetry.batch import EventPosition
 from telemetry.events import Feedback, Record
 
-# The order is part of the snapshot's format: new types are added at the end.
 IMPRESSION: Final = "impression"
+# The order is part of the snapshot's format: new types are added at the end.
 LIVE_TYPES: Final = ("rating", "purchase", "click", "view", "dismiss", IMPRESSION)
 # Impressions are live only where they are asked for.
 DEFAULT_TYPES: Final = frozenset(LIVE_TYPES) - {IMPRESSION}

@@ -12,7 +12,7 @@ producer the replica had all events up to the mark, and the state keeps the last
 the last loses nothing. Pure.
 """
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
 from telemetry.batch import EventPosition, Position
@@ -58,8 +58,13 @@ def watermark_text(events: Iterable[LiveEvent], pending: Container[EventPosition
             ahead += f"+{event.event_id}@{event.time_ms}@{_position_text(event.position)}"
         else:
             marks[producer] = max(marks.get(producer, (0, 0)), (place[0], place[1]))
-    text = ",".join(f"{producer}:{epoch}-{seq}" for producer, (epoch, seq) in sorted(marks.items()))
+    text = marks_text(marks)
     return f"{text}{ahead}~{since_ms}" if since_ms else text + ahead
+
+
+def marks_text(marks: Mapping[str, tuple[int, int]]) -> str:
+    """Return the (epoch, sequence number) of each producer as a text: `producer:epoch-seq`, by commas."""
+    return ",".join(f"{producer}:{epoch}-{seq}" for producer, (epoch, seq) in sorted(marks.items()))
 
 
 def parse_watermark(text: str) -> StateWatermark:
