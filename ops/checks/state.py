@@ -1,15 +1,20 @@
-"""Checks of settings, directories, disk space, key files and the active model."""
+"""Checks of settings, directories, disk space, key files, the live state and the active model."""
 
 import os
 import shutil
 import stat
 from pathlib import Path
+from typing import Final
 
 from ops.checks.finding import Finding
 from ops.options import environment
 from service.config import Config
-from telemetry.errors import KeyFileError
+from telemetry.errors import KeyFileError, StateError
+from telemetry.ids import rfc3339_ms
+from telemetry.live.state_snapshot import StateSnapshot
 from telemetry.secret_file import read_key
+
+_DATE_LENGTH: Final = len("2026-11-21")
 
 
 def settings(_: Config) -> Finding:
@@ -53,6 +58,20 @@ def key_files(config: Config) -> Finding:
             return "fail", f"RECOLLECT_WATERMARK_KEY_FILE: {error}"
     ids = "as they are" if config.pseudonym_key_file is None else f"as pseudonyms, by {config.pseudonym_key_file}"
     return "ok", f"Telemetry keeps user ids {ids}."
+
+
+def live_state(config: Config) -> Finding:
+    """Read the state snapshot, and compare it with its checksums."""
+    try:
+        snapshot = StateSnapshot.open(config.state_dir)
+        snapshot.verify()
+    except StateError as error:
+        return "warn", f"{error} The consumer makes it anew from the archive when it starts."
+    if snapshot.stamp is None:
+        return "ok", "There is no state snapshot yet; the consumer makes it."
+    since = rfc3339_ms(snapshot.since_ms / 1000)[:_DATE_LENGTH]
+    size = f"{snapshot.size_bytes / 1e6:.1f} MB of {config.live.state_bytes / 1e6:.0f} MB"
+    return "ok", f"{snapshot.n_events:,} live events since {since}, {size}."
 
 
 def model(config: Config) -> Finding:

@@ -29,6 +29,7 @@ CHECKS: dict[str, Check] = {
     "key files": state.key_files,
     "tls": access.tls,
     "open files": access.file_limit,
+    "live state": state.live_state,
     "model": state.model,
 }
 

@@ -159,6 +159,13 @@ class StateSnapshot:
         """
         return ItemTable() if self._items is None else read_items(self._items)
 
+    def verify(self) -> None:
+        """Compare all files with their checksums; raises StateError."""
+        for layer in self._layers:
+            layer.verify()
+        if self._items is not None:
+            self._items.verify()
+
     def close(self) -> None:
         """Let go of the files; their memory is unmapped once no event is being read."""
         self._layers, self._items = [], None

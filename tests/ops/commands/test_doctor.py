@@ -23,11 +23,17 @@ from service.security.api_key import new_key
 from service.security.key_file import KeyFile
 from telemetry.batch import Position
 from telemetry.catalogue.archive_identity import identify
+from telemetry.events import Record
+from telemetry.live.layer_merge import KeepRules
+from telemetry.live.live_event import live_event
+from telemetry.live.state_manifest import StateManifest
+from telemetry.live.state_store import StateStore
 from telemetry.stream.event_stream import publish_watermarks
 from telemetry.stream.redis_stream import RedisStream
 from telemetry.stream.watermark_seal import Seal, load_or_create_key
 from telemetry.wal.slot_identity import IDENTITY_FILE, SlotIdentity, encode_identity
 from tests.support.certificates import make_certificate
+from tests.support.sample_events import feedback
 
 
 @pytest.fixture
@@ -287,6 +293,23 @@ def test_a_broken_active_model_is_a_fault(config: Config) -> None:
     assert (status, "svd-20260101T000000-abcd" in sentence) == ("fail", True)
     (config.models_dir / "ACTIVE").write_text("../etc\n")
     assert _finding(config, "model")[0] == "fail"
+
+
+def test_a_damaged_live_state_is_warned_of(config: Config) -> None:
+    """The consumer makes it anew; until it has one there is nothing to check."""
+    assert _finding(config, "live state") == ("ok", "There is no state snapshot yet; the consumer makes it.")
+    store = StateStore(config.state_dir)
+    event = live_event(Record(feedback(), "p", 1, 1))
+    assert event is not None
+    store.add([event], KeepRules(100, 0))
+    store.save(StateManifest("a", Position(1, 0), {}, 0, 365, 100, ()))
+    status, sentence = _finding(config, "live state")
+    assert (status, sentence.partition(",")[0]) == ("ok", "1 live events since 1970-01-01")
+    (path,) = config.state_dir.glob("*.events")
+    content = path.read_bytes()
+    path.write_bytes(content[:8] + bytes([content[8] ^ 1]) + content[9:])
+    status, sentence = _finding(config, "live state")
+    assert (status, "its column high does not have its checksum" in sentence) == ("warn", True)
 
 
 def test_a_foreign_package_under_our_name_is_a_fault(
