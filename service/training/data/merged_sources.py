@@ -178,7 +178,7 @@ def _notes(parts: Sequence[SourceData], merged: SourceRows) -> list[str]:
 
 
 def _file_scale(parts: Sequence[SourceData]) -> RatingScale | None:
-    """Return the range of the ratings in files beside an archive; None without both."""
+    """Return the range of the ratings in files beside an archive; None without both, or if those are all equal."""
     rated = [
         part.rows.ratings
         for part in parts
@@ -186,7 +186,8 @@ def _file_scale(parts: Sequence[SourceData]) -> RatingScale | None:
     ]
     if not rated or not any(part.is_archive for part in parts):
         return None
-    return RatingScale(min(float(each.min()) for each in rated), max(float(each.max()) for each in rated))
+    low, high = min(float(each.min()) for each in rated), max(float(each.max()) for each in rated)
+    return RatingScale(low, high) if low < high else None
 
 
 def without_rows(name: str, note: str, fingerprint: str) -> SourceData:

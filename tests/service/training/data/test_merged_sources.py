@@ -164,6 +164,8 @@ def test_the_scale_is_that_of_the_file(tmp_path: Path) -> None:
         return settled.scale, settled.origin, float(data.ratings.max())
 
     assert scaled(path, spec) == (RatingScale(2, 5), "data", 5.0)
+    equal = write(tmp_path / "equal.csv", "user,item,rating,time\nann,i1,1,1600000000\n")
+    assert scaled(equal, spec)[:2] == (RatingScale(1, 10), "bulk")
     assert scaled("demo:10x10x50", spec)[:2] == (RatingScale(1, 10), "bulk")
     assert scaled(spec)[:2] == (RatingScale(1, 10), "bulk")
 
