@@ -70,3 +70,11 @@ def lists(gram: Table, cross: Table, penalties: Table, scales: Table, n_kept: in
         largest = np.argsort(-np.abs(row), kind="stable")[:n_kept]
         kept[item, largest] = row[largest]
     return kept
+
+
+def in_basis(gram: Table, cross: Table, penalties: Table, basis: NDArray[np.float32]) -> Table:
+    """Return the weights of inputs by targets within the column space of a basis: float64 (n_items, n_items)."""
+    table = basis.astype(np.float64)
+    system = table.T @ (gram + np.diag(penalties)) @ table
+    weights: Table = table @ np.linalg.solve(system, table.T @ cross)
+    return weights

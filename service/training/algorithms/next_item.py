@@ -3,8 +3,8 @@
 A user is the sum of their last `window` interactions, each weighted by its recency. The weights from these inputs to
 the next item are a ridge regression in closed form, learnt at every interaction of every user (M. Choi, J. Kim, J. Lee,
 H. Shim and J. Lee, "Session-aware linear item-item models for session-based recommendation", WWW 2021), and kept as
-lists of next items of each input, see `next_item_lists`. So a new interaction changes the user's list by a few hundred
-additions, and serving costs the same for every size of the catalogue.
+lists of next items of each input, see `next_item_lists`, or as factors, see `next_item_factors`. So a new interaction
+changes the user's list by a few hundred additions.
 
 The order of interactions is that of time; of equal times the later line of the source is the later interaction, and
 without times the order is that of the source. docs/decisions/decayed-sum.md gives the reasons.
@@ -26,19 +26,23 @@ from service.models.fold_in.settings import FoldIn
 from service.models.history_weights import HistoryWeights
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import next_item_lists, next_item_validation
+from service.training.algorithms import next_item_factors, next_item_lists, next_item_validation
 from service.training.algorithms.kernels.decayed_pairs import PairWeights
 from service.training.algorithms.kernels.item_sequences import Sequences, sequences
+from service.training.algorithms.next_item_factors import Factors
 from service.training.algorithms.next_item_validation import Validation
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.weighted_history import WeightedHistory
 from service.training.assembly import assemble, history_entries
+from service.training.entry_weights import folded_in
 from service.training.interactions import Float64, Int64, Interactions, Progress
 
 NAME: Final = "next_item"
 # Pairs of (reverse, horizon) to choose from: dense data gains from a horizon, sparse data from the reverse direction.
 _CHOICES: Final = ((0.0, 0.4), (0.0, 0.0), (0.25, 0.0), (0.5, 0.0))
-_STEPS: Final = len(_CHOICES) + 2
+_STEPS: Final = len(_CHOICES) + 3
+# Low rank suits dense data: below so many interactions an item, `auto` leaves factors out.
+_DENSE_FROM: Final = 30
 # The penalty of an item without interactions is that of one with so many.
 _LEAST_COUNT: Final = 0.3
 _LEAST_STEP: Final = 2.0**-120
@@ -101,6 +105,16 @@ class NextItemConfig(WeightedHistory):
     n_neighbours: Annotated[
         int, {"unit": "items", "least": 1, "most": 100_000}, "Next items kept of each item, the largest weights."
     ] = 200
+    form: Annotated[
+        str,
+        {"choices": ("auto", "lists", "factors")},
+        "Lists of next items, or factors; auto takes the better on validation, and tries factors on dense data alone.",
+    ] = "auto"
+    n_factors: Annotated[
+        int,
+        {"unit": "factors", "least": 1, "most": 8192, "search": (64, 512, "log")},
+        "Factors per item, in that form.",
+    ] = 256
 
 
 def fit(data: Interactions, config: NextItemConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
@@ -111,11 +125,25 @@ def fit(data: Interactions, config: NextItemConfig, rng: np.random.Generator, pr
     """
     progress("fit", 0, _STEPS)
     weights = history_weights(config, data)
-    whole = sequences(history_entries(data), weights)
+    entries = history_entries(data)
+    whole = sequences(entries, weights)
     chosen = _choose(whole, config, weights, rng, progress)
     progress("fit", _STEPS - 1, _STEPS)
-    neighbourhood = Neighbourhood("items", "sum", "seen", item_lists(whole, chosen, weights))
-    snapshot = assemble(data, NAME, chosen, neighbourhood=neighbourhood, fold_in=FoldIn("neighbour_sum", weights))
+    if chosen.form == "lists":
+        neighbourhood = Neighbourhood("items", "sum", "seen", item_lists(whole, chosen, weights))
+        snapshot = assemble(data, NAME, chosen, neighbourhood=neighbourhood, fold_in=FoldIn("neighbour_sum", weights))
+    else:
+        inputs, items = item_factors(whole, chosen, weights, rng)
+        how = FoldIn("decayed_sum", weights)
+        snapshot = assemble(
+            data,
+            NAME,
+            chosen,
+            user_factors=folded_in(entries, how, inputs),
+            item_factors=items,
+            input_factors=inputs,
+            fold_in=how,
+        )
     progress("fit", _STEPS, _STEPS)
     return snapshot
 
@@ -138,11 +166,27 @@ def item_lists(data: Sequences, config: NextItemConfig, weights: HistoryWeights)
     Args:
         config: With a horizon and a reverse weight.
     """
-    how = PairWeights(config.window, config.long_weight, config.horizon or 0.0, config.reverse or 0.0)
     counts = data.counts
     return next_item_lists.fit(
-        data, how, penalties(counts, config, weights), scales(counts, config), config.n_neighbours
+        data, _pair_weights(config), penalties(counts, config, weights), scales(counts, config), config.n_neighbours
     )
+
+
+def item_factors(data: Sequences, config: NextItemConfig, weights: HistoryWeights, rng: np.random.Generator) -> Factors:
+    """Return the factors of items as inputs and as targets.
+
+    Args:
+        config: With a horizon and a reverse weight.
+    """
+    counts = data.counts
+    inputs = next_item_factors.basis(data, config.n_factors, rng)
+    return next_item_factors.fit(
+        data, _pair_weights(config), penalties(counts, config, weights), scales(counts, config), inputs
+    )
+
+
+def _pair_weights(config: NextItemConfig) -> PairWeights:
+    return PairWeights(config.window, config.long_weight, config.horizon or 0.0, config.reverse or 0.0)
 
 
 def penalties(counts: Int64, config: NextItemConfig, weights: HistoryWeights) -> Float64:
@@ -175,20 +219,33 @@ def _choose(
         for reverse, horizon in _CHOICES
     ]
     candidates = list(dict.fromkeys(candidates))
-    validation = next_item_validation.hide_latest(whole, rng) if len(candidates) > 1 else None
+    dense = len(whole.items) >= _DENSE_FROM * np.count_nonzero(whole.counts)
+    forms = (config.form,) if config.form != "auto" else ("lists", "factors") if dense else ("lists",)
+    validation = next_item_validation.hide_latest(whole, rng) if len(candidates) * len(forms) > 1 else None
     if validation is None:
-        return candidates[0]
+        return dataclasses.replace(candidates[0], form=forms[0])
     scores = []
     for number, candidate in enumerate(candidates):
         progress("fit", number + 1, _STEPS)
-        scores.append(_score_lists(validation, item_lists(validation.known, candidate, weights), weights))
+        scores.append(_score(validation, dataclasses.replace(candidate, form=forms[0]), weights, rng))
     # The first of equal scores.
-    return candidates[int(np.argmax(scores))]
+    best = dataclasses.replace(candidates[int(np.argmax(scores))], form=forms[0])
+    progress("fit", _STEPS - 2, _STEPS)
+    if len(forms) > 1:
+        other = dataclasses.replace(best, form=forms[1])
+        if _score(validation, other, weights, rng) > max(scores):
+            return other
+    return best
 
 
-def _score_lists(validation: Validation, lists: csr_array, weights: HistoryWeights) -> float:
-    inputs = input_matrix(validation.known, weights)
-    return validation.score(lambda users: (inputs[users] @ lists).toarray().astype(np.float64, copy=False))
+def _score(validation: Validation, config: NextItemConfig, weights: HistoryWeights, rng: np.random.Generator) -> float:
+    """Fit a candidate to what is known, and return its score on what is hidden."""
+    known = input_matrix(validation.known, weights)
+    if config.form == "lists":
+        lists = item_lists(validation.known, config, weights)
+        return validation.score(lambda users: (known[users] @ lists).toarray().astype(np.float64, copy=False))
+    inputs, items = item_factors(validation.known, config, weights, rng)
+    return validation.score(lambda users: (known[users] @ inputs) @ items.T.astype(np.float64))
 
 
 def input_matrix(data: Sequences, weights: HistoryWeights) -> csr_array:
@@ -204,4 +261,4 @@ def input_matrix(data: Sequences, weights: HistoryWeights) -> csr_array:
     found = data.signals * (powers[0] + weights.long_weight * powers[1]) / (1 + weights.long_weight)
     if weights.window is not None:
         found[later >= weights.window] = 0
-    return csr_array((found, data.items, data.starts), shape=(lengths.size, data.n_items))
+    return csr_array((found, data.items.copy(), data.starts), shape=(lengths.size, data.n_items))

@@ -8,10 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.models import scoring
+from service.models.fold_in.fold_in import fold_in
 from service.models.history_weights import HistoryWeights
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import next_item, next_item_lists
+from service.training.algorithms import next_item, next_item_factors, next_item_lists
+from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.decayed_pairs import PairWeights, add_pairs, occurrences
+from service.training.algorithms.kernels.decayed_tables import table_statistics
 from service.training.algorithms.kernels.item_sequences import sequences
 from service.training.algorithms.next_item import NextItemConfig
 from service.training.algorithms.popularity import PopularityConfig
@@ -72,6 +75,21 @@ def test_pair_sums_are_those_of_written_out_inputs(
     np.testing.assert_allclose(cross.T, expected[1], atol=2e-5)
 
 
+@settings(deadline=None)
+@given(timed_sets(), weightings())
+def test_sums_in_a_basis_are_projected_pair_sums(
+    data: Interactions, weighting: tuple[HistoryWeights, PairWeights]
+) -> None:
+    """Without a window, which the linear-time recursion leaves open."""
+    weights, how = weighting
+    weights, how = dataclasses.replace(weights, window=7), how._replace(window=7)
+    gram, cross = reference.statistics(assemble(data, "popularity", PopularityConfig()), weights, how)
+    table = np.random.default_rng(0).standard_normal((7, 3), dtype=np.float32)
+    found = table_statistics(sequences(history_entries(data), weights), how, table)
+    np.testing.assert_allclose(found.gram, table.T @ gram @ table, atol=1e-4)
+    np.testing.assert_allclose(found.cross.T, table.T @ cross, atol=1e-4)
+
+
 @pytest.fixture(scope="module")
 def data() -> Interactions:
     return datasets.read("demo:90x60x1500")
@@ -95,6 +113,39 @@ def test_lists_agree_with_the_reference(data: Interactions, whole_items: int, n_
     np.testing.assert_allclose(lists.toarray(), expected, atol=1e-4 * np.abs(expected).max())
 
 
+def test_factors_agree_with_the_reference(data: Interactions) -> None:
+    """Scores are those of the regression restricted to the basis."""
+    config = NextItemConfig(reverse=0.25, horizon=0.4, form="factors", n_factors=12)
+    snapshot = next_item.fit(data, config, np.random.default_rng(3), no_progress)
+    weights = next_item.history_weights(config, data)
+    counts = np.bincount(data.item_rows, minlength=len(data.items))
+    gram, cross = reference.statistics(snapshot, weights, PairWeights(50, config.long_weight, 0.4, 0.25))
+    basis = snapshot.input_factors
+    assert basis is not None
+    expected = reference.in_basis(
+        gram, cross, next_item_factors._PENALTY_SHARE * next_item.penalties(counts, config, weights), basis
+    )
+    expected *= next_item.scales(counts, config)
+    np.testing.assert_allclose(basis @ snapshot.item_factors.T, expected, atol=1e-3 * np.abs(expected).max())
+    for user_row in (0, 17):
+        folded = fold_in(snapshot, snapshot.user_history(user_row))
+        assert folded is not None
+        np.testing.assert_allclose(folded.factors, snapshot.user_factors[user_row], atol=1e-5)
+
+
+def test_factors_do_not_depend_on_threads(data: Interactions) -> None:
+    """Nor on their timing."""
+    config = NextItemConfig(form="factors", n_factors=8)
+    models = []
+    for n_threads in (1, 4):
+        with threads.limit(n_threads):
+            models.append(next_item.fit(data, config, np.random.default_rng(0), no_progress))
+    assert models[0].item_factors.tobytes() == models[1].item_factors.tobytes()
+    assert models[0].user_factors.tobytes() == models[1].user_factors.tobytes()
+    assert models[0].settings == models[1].settings
+    assert models[0].settings["form"] == "factors"
+
+
 def test_the_inputs_of_training_are_those_of_fold_in(data: Interactions) -> None:
     """So that the served list of a user is the validated one."""
     data = dataclasses.replace(data, timestamps=np.random.default_rng(0).integers(0, 10**6, len(data)))
@@ -115,6 +166,7 @@ def test_the_next_item_of_a_cycle_is_found() -> None:
     n_items = 20
     rows = [(user, (user + step) % n_items, 5.0) for user in range(60) for step in range(5)]
     snapshot = fitted(rated(rows, times=list(range(len(rows)))))
+    assert snapshot.settings["form"] == "lists"
     for user_row in range(60):
         (ranking,) = scoring.personal(snapshot, [scoring.TopNRequest(user_row, 3)])
         assert ranking.rows[0] == (user_row + 5) % n_items
