@@ -99,8 +99,8 @@ ENROLLED = [
     Case("pure_svd", ("n_factors=2",), refused=("n_factors=0", "user_exponent=-1", "item_exponent=3")),
     Case(
         "next_item",
-        ("half_life=0", "reverse=1", "horizon=0", "form=lists"),
-        refused=("half_life=-1", "reg=0", "horizon=1", "reverse=2", "window=0", "n_neighbours=0", "form=tables"),
+        ("half_life=0", "reverse=1", "look_ahead=0", "form=lists"),
+        refused=("half_life=-1", "reg=0", "look_ahead=1", "reverse=2", "window=0", "n_neighbours=0", "form=tables"),
         seeded=False,
     ),
     Case("popularity", (), refused=("half_life_days=0", "window_days=0"), personal=False, seeded=False),

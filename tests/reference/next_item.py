@@ -32,7 +32,7 @@ def statistics(model: ModelSnapshot, weights: HistoryWeights, how: PairWeights) 
             gram += np.outer(x, x)
         for p in range(n):
             for q in range(p + 1, min(n, p + how.window + 1)):
-                pair = sum((1 - how.horizon) * how.horizon ** (q - t) * weight[p, t] for t in range(p + 1, q + 1))
+                pair = sum((1 - how.look_ahead) * how.look_ahead ** (q - t) * weight[p, t] for t in range(p + 1, q + 1))
                 earlier, later = history.rows[p], history.rows[q]
                 cross[earlier, later] += pair * signal[p] * max(0.0, signal[q])
                 cross[later, earlier] += how.reverse * pair * signal[q] * max(0.0, signal[p])

@@ -38,7 +38,7 @@ from service.training.entry_weights import folded_in
 from service.training.interactions import Float64, Int64, Interactions, Progress
 
 NAME: Final = "next_item"
-# Pairs of (reverse, horizon) to choose from: dense data gains from a horizon, sparse data from the reverse direction.
+# Pairs of (reverse, look_ahead) to choose from: dense data gains from looking ahead, sparse data from the reverse.
 _CHOICES: Final = ((0.0, 0.4), (0.0, 0.0), (0.25, 0.0), (0.5, 0.0))
 _STEPS: Final = len(_CHOICES) + 3
 # Low rank suits dense data: below so many interactions an item, `auto` leaves factors out.
@@ -92,7 +92,7 @@ class NextItemConfig(WeightedHistory):
         {"least": 0, "most": 2, "search": (0.0, 0.5)},
         "Power of an item's number of interactions by which its scores are divided.",
     ] = 0.1
-    horizon: Annotated[
+    look_ahead: Annotated[
         float | None,
         {"least": 0, "most": 0.99, "search": (0.0, 0.6)},
         "Weight of a target one interaction further ahead, relative to the nearer; if none, chosen by validation.",
@@ -164,7 +164,7 @@ def item_lists(data: Sequences, config: NextItemConfig, weights: HistoryWeights)
     """Return the weights of each item's next items: float32 CSR (n_items, n_items), inputs by targets.
 
     Args:
-        config: With a horizon and a reverse weight.
+        config: With values of look_ahead and reverse.
     """
     counts = data.counts
     return next_item_lists.fit(
@@ -176,7 +176,7 @@ def item_factors(data: Sequences, config: NextItemConfig, weights: HistoryWeight
     """Return the factors of items as inputs and as targets.
 
     Args:
-        config: With a horizon and a reverse weight.
+        config: With values of look_ahead and reverse.
     """
     counts = data.counts
     inputs = next_item_factors.basis(data, config.n_factors, rng)
@@ -186,7 +186,7 @@ def item_factors(data: Sequences, config: NextItemConfig, weights: HistoryWeight
 
 
 def _pair_weights(config: NextItemConfig) -> PairWeights:
-    return PairWeights(config.window, config.long_weight, config.horizon or 0.0, config.reverse or 0.0)
+    return PairWeights(config.window, config.long_weight, config.look_ahead or 0.0, config.reverse or 0.0)
 
 
 def penalties(counts: Int64, config: NextItemConfig, weights: HistoryWeights) -> Float64:
@@ -214,9 +214,9 @@ def _choose(
         dataclasses.replace(
             config,
             reverse=reverse if config.reverse is None else config.reverse,
-            horizon=horizon if config.horizon is None else config.horizon,
+            look_ahead=look_ahead if config.look_ahead is None else config.look_ahead,
         )
-        for reverse, horizon in _CHOICES
+        for reverse, look_ahead in _CHOICES
     ]
     candidates = list(dict.fromkeys(candidates))
     dense = len(whole.items) >= _DENSE_FROM * np.count_nonzero(whole.counts)

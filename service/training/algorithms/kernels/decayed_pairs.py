@@ -8,7 +8,7 @@ of two powers, in proportion 1 to `long_weight`:
 
 where short(p, t) and long(p, t) are the products of the steps of the interactions p + 1 to t - 1, so that the latest
 input weighs 1. Let y_t[i] be the weight of item i among the targets of t: the target weight of an interaction q >= t of
-item i times (1 - horizon) * horizon^(q - t). Then
+item i times (1 - look_ahead) * look_ahead^(q - t). Then
 
     G[j, k] = sum over users and t of x_t[j] x_t[k]
     C[j, i] = sum over users and t of x_t[j] y_t[i]     for pairs p < q with q - p <= window
@@ -43,13 +43,13 @@ class PairWeights(NamedTuple):
     Attributes:
         window: The number of latest interactions that are inputs.
         long_weight: Proportion of the second power of recency to the first.
-        horizon: Ratio of the weights of a target one interaction later: 0 for the next interaction alone.
+        look_ahead: Ratio of the weights of a target one interaction later: 0 for the next interaction alone.
         reverse: Weight of a pair in the reverse direction.
     """
 
     window: int
     long_weight: float
-    horizon: float
+    look_ahead: float
     reverse: float
 
 
@@ -142,7 +142,7 @@ def _add_later(
     short, long, ahead = 1.0, 1.0, 0.0
     for q in range(at, last + 1):
         if q > at:
-            ahead = how.horizon * ahead + (1 - how.horizon) * (c * short + d * long)
+            ahead = how.look_ahead * ahead + (1 - how.look_ahead) * (c * short + d * long)
             if how.reverse > 0:
                 cross[data.items[q]] += how.reverse * ahead * data.inputs[q] * data.targets[at]
             short *= data.short_steps[q]
@@ -188,11 +188,11 @@ def _add_earlier(
     # Powers from p to `at`, and the weights of p as an input of the targets up to `at`.
     short, long = 1.0, 1.0
     short_ahead, long_ahead = 0.0, 0.0
-    fading = 1 - how.horizon
+    fading = 1 - how.look_ahead
     for p in range(at - 1, max(begin, at - how.window) - 1, -1):
         short_ahead = fading + data.short_steps[p + 1] * short_ahead
         long_ahead = fading + data.long_steps[p + 1] * long_ahead
-        fading *= how.horizon
+        fading *= how.look_ahead
         cross[data.items[p]] += (c * short_ahead + d * long_ahead) * data.inputs[p] * data.targets[at]
         short *= data.short_steps[p + 1]
         long *= data.long_steps[p + 1]

@@ -65,8 +65,8 @@ def _add_users(
     width = table.shape[1]
     share = np.float32(how.long_weight / (1 + how.long_weight))
     c, d = np.float32(1) - share, share
-    horizon, reverse = np.float32(how.horizon), np.float32(how.reverse)
-    now = np.float32(1) - horizon
+    look_ahead, reverse = np.float32(how.look_ahead), np.float32(how.reverse)
+    now = np.float32(1) - look_ahead
     short, long, ahead = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
     for user in range(start, stop):
         begin, end = data.starts[user], data.starts[user + 1]
@@ -84,14 +84,14 @@ def _add_users(
                 # Inputs of t: those of t - 1 and t - 1 itself; the steps of t - 1 lie between the two.
                 for f in range(width):
                     own[f] = c * short[f] + d * long[f]
-                    ahead[f] = horizon * ahead[f] + now * own[f]
+                    ahead[f] = look_ahead * ahead[f] + now * own[f]
                     target[f] += weight * ahead[f]
             # The sums that t + 1 takes: the step of t ages all before it.
             for f in range(width):
                 short[f] = a * short[f] + signal * row[f]
                 long[f] = b * long[f] + signal * row[f]
         if reverse > 0:
-            _add_reverse(begin, end, data, c, d, horizon, reverse, table, short, long, ahead, cross)
+            _add_reverse(begin, end, data, c, d, look_ahead, reverse, table, short, long, ahead, cross)
 
 
 @compiled
@@ -101,7 +101,7 @@ def _add_reverse(
     data: Sequences,
     c: np.float32,
     d: np.float32,
-    horizon: np.float32,
+    look_ahead: np.float32,
     reverse: np.float32,
     table: Float32,
     short: Float32,
@@ -113,13 +113,13 @@ def _add_reverse(
     short[:] = 0
     long[:] = 0
     later[:] = 0
-    now = np.float32(1) - horizon
+    now = np.float32(1) - look_ahead
     for p in range(end - 2, begin - 1, -1):
         row, signal = table[data.items[p + 1]], data.inputs[p + 1]
         a, b = data.short_steps[p + 1], data.long_steps[p + 1]
         target, weight = cross[data.items[p]], reverse * data.targets[p]
         for f in range(table.shape[1]):
-            later[f] = horizon * later[f] + signal * row[f]
+            later[f] = look_ahead * later[f] + signal * row[f]
             short[f] = now * later[f] + a * short[f]
             long[f] = now * later[f] + b * long[f]
             target[f] += weight * (c * short[f] + d * long[f])

@@ -99,7 +99,7 @@ def data() -> Interactions:
 @pytest.mark.parametrize("n_kept", [7, 1000])
 def test_lists_agree_with_the_reference(data: Interactions, whole_items: int, n_kept: int) -> None:
     """Solved as a whole, or target by target from the inputs that precede it."""
-    config = NextItemConfig(reverse=0.25, horizon=0.4, n_neighbours=n_kept)
+    config = NextItemConfig(reverse=0.25, look_ahead=0.4, n_neighbours=n_kept)
     weights = next_item.history_weights(config, data)
     how = PairWeights(config.window, config.long_weight, 0.4, 0.25)
     ordered = sequences(history_entries(data), weights)
@@ -115,7 +115,7 @@ def test_lists_agree_with_the_reference(data: Interactions, whole_items: int, n_
 
 def test_factors_agree_with_the_reference(data: Interactions) -> None:
     """Scores are those of the regression restricted to the basis."""
-    config = NextItemConfig(reverse=0.25, horizon=0.4, form="factors", n_factors=12)
+    config = NextItemConfig(reverse=0.25, look_ahead=0.4, form="factors", n_factors=12)
     snapshot = next_item.fit(data, config, np.random.default_rng(3), no_progress)
     weights = next_item.history_weights(config, data)
     counts = np.bincount(data.item_rows, minlength=len(data.items))
@@ -149,7 +149,7 @@ def test_factors_do_not_depend_on_threads(data: Interactions) -> None:
 def test_the_inputs_of_training_are_those_of_fold_in(data: Interactions) -> None:
     """So that the served list of a user is the validated one."""
     data = dataclasses.replace(data, timestamps=np.random.default_rng(0).integers(0, 10**6, len(data)))
-    snapshot = fitted(data, half_life_days=3.0, window=9, horizon=0, reverse=0)
+    snapshot = fitted(data, half_life_days=3.0, window=9, look_ahead=0, reverse=0)
     assert snapshot.fold_in is not None
     inputs = next_item.input_matrix(
         sequences(history_entries(data), snapshot.fold_in.weights), snapshot.fold_in.weights
@@ -175,12 +175,12 @@ def test_the_next_item_of_a_cycle_is_found() -> None:
 def test_of_equal_times_the_later_line_is_the_later_interaction() -> None:
     """And without times the order is that of the source."""
     rows = [(user, (user + step) % 20, 5.0) for user in range(60) for step in range(5)]
-    by_line = fitted(rated(rows), horizon=0, reverse=0)
-    at_once = fitted(rated(rows, times=[7] * len(rows)), horizon=0, reverse=0)
+    by_line = fitted(rated(rows), look_ahead=0, reverse=0)
+    at_once = fitted(rated(rows, times=[7] * len(rows)), look_ahead=0, reverse=0)
     assert by_line.neighbourhood is not None
     assert at_once.neighbourhood is not None
     assert by_line.neighbourhood.weights.data.tobytes() == at_once.neighbourhood.weights.data.tobytes()
-    turned = fitted(rated(rows[::-1]), horizon=0, reverse=0)
+    turned = fitted(rated(rows[::-1]), look_ahead=0, reverse=0)
     assert turned.neighbourhood is not None
     assert turned.neighbourhood.weights[[4], [3]] > turned.neighbourhood.weights[[4], [5]]
     assert by_line.neighbourhood.weights[[4], [5]] > by_line.neighbourhood.weights[[4], [3]]
@@ -197,7 +197,7 @@ def test_lists_of_users_without_a_signal_are_popular(data: Interactions) -> None
 def test_settings_that_are_not_set_are_chosen_and_published(data: Interactions) -> None:
     """The manifest says which; a setting that is set is obeyed."""
     chosen = fitted(data)
-    assert (chosen.settings["reverse"], chosen.settings["horizon"]) in next_item._CHOICES
+    assert (chosen.settings["reverse"], chosen.settings["look_ahead"]) in next_item._CHOICES
     obeyed = fitted(data, reverse=0.7)
     assert obeyed.settings["reverse"] == 0.7
-    assert obeyed.settings["horizon"] in {0.0, 0.4}
+    assert obeyed.settings["look_ahead"] in {0.0, 0.4}
