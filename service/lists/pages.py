@@ -12,7 +12,6 @@ import binascii
 import hashlib
 import zlib
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from service.api import wire
@@ -21,6 +20,7 @@ _VERSION: Final = b"\x01"
 _DIGEST_BYTES: Final = 5
 _CHECKSUM_BYTES: Final = 4
 _HEAD_BYTES: Final = 3
+_MOST_DIGESTS: Final = 1 << 15
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 
@@ -56,12 +56,12 @@ class Page(NamedTuple):
         Returns:
             None if the list would exceed its limit.
         """
-        shown = self.shown + b"".join(map(_digest, item_ids))
+        shown = self.shown + b"".join([_DIGESTS[item_id] for item_id in item_ids])
         if len(shown) > wire.PAGES_LIMIT * _DIGEST_BYTES:
             return None
-        content = _VERSION + self.offset.to_bytes(2, "big") + shown
+        content = b"%b%b%b" % (_VERSION, self.offset.to_bytes(2, "big"), shown)
         text = binascii.b2a_base64(content + _checksum(kind, content), newline=False)
-        return text.translate(_URL_SAFE).rstrip(b"=").decode()
+        return text.translate(_URL_SAFE, b"=").decode()
 
 
 def read(token: str, kind: str, offset: int) -> Page:
@@ -94,13 +94,20 @@ def read(token: str, kind: str, offset: int) -> Page:
 def is_shown(page: Page, item_ids: Iterable[str]) -> list[bool]:
     """Return for each item whether a page before has it."""
     shown = {page.shown[at : at + _DIGEST_BYTES] for at in range(0, len(page.shown), _DIGEST_BYTES)}
-    return [_digest(item_id) in shown for item_id in item_ids]
+    return [_DIGESTS[item_id] in shown for item_id in item_ids]
 
 
-# Lists are made of the same few items again and again.
-@lru_cache(maxsize=1 << 15)
-def _digest(item_id: str) -> bytes:
-    return hashlib.blake2b(item_id.encode(), digest_size=_DIGEST_BYTES).digest()
+class _Digests(dict[str, bytes]):
+    """The digests of ids, kept because lists are made of the same few items again and again."""
+
+    def __missing__(self, item_id: str) -> bytes:
+        if len(self) >= _MOST_DIGESTS:
+            self.clear()
+        digest = self[item_id] = hashlib.blake2b(item_id.encode(), digest_size=_DIGEST_BYTES).digest()
+        return digest
+
+
+_DIGESTS: Final = _Digests()
 
 
 def _checksum(kind: str, content: bytes) -> bytes:

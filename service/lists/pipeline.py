@@ -37,6 +37,7 @@ from service.models.snapshot import ModelSnapshot
 
 # So many exact scores cost less than a choice by approximate ones.
 _EXACT_LIMIT: Final = 500
+_FIRST_PAGE: Final = Page()
 # However often an item was shown.
 _LEAST_SHOWN_FACTOR: Final = 0.01
 
@@ -198,7 +199,8 @@ def plain_list(
             Candidates(len(snapshot.items), exclude=exclude, hidden=hidden, seen=seen), n, request.offset
         )
     sources = [source] * len(rows) if is_personal is None else _sources(source, is_personal[:n], None)
-    return MadeList(rows, ranking.scores[:n], sources, Page(request.offset), has_more, short)
+    page = Page(request.offset) if request.offset else _FIRST_PAGE
+    return MadeList(rows, ranking.scores[:n], sources, page, has_more, short)
 
 
 def rows_of(snapshot: ModelSnapshot, item_ids: Sequence[str]) -> Rows:
