@@ -86,6 +86,7 @@ def folded_in(entries: HistoryEntries, how: FoldIn, inputs: Float32) -> Float32:
         totals = np.bincount(users, np.abs(weights))
         totals[totals == 0] = 1
         weights *= totals[users] ** -exponent
+    weights = without_negligible(entries, weights)
     indptr = entries.history.indptr.astype(np.int64)
     # Oldest first, as `decayed_sum` adds.
     by_time = np.empty(entries.ranks.size, dtype=np.int64)
