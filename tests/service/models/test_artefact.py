@@ -65,6 +65,15 @@ def test_a_model_reads_back_as_it_was(tmp_path: Path, snapshot: ModelSnapshot) -
     assert before.scores.tolist() == after.scores.tolist()
 
 
+def test_the_indices_of_histories_stay_in_the_mapped_file(tmp_path: Path, snapshot: ModelSnapshot) -> None:
+    """A matrix whose row pointers are wider than its indices would get a private copy of all of them."""
+    loaded = artefact.load(tmp_path / "models" / published(tmp_path / "models", snapshot))
+    indices = loaded.history.indices
+    assert indices.dtype == np.int32
+    assert not indices.flags.owndata
+    assert not indices.flags.writeable
+
+
 def test_the_item_catalogue_reads_back(tmp_path: Path, snapshot: ModelSnapshot) -> None:
     """Titles and attributes of each item; a model without them has none, as those of older versions."""
     records = [ItemRecord(f"Tïtle {row}", {"year": row, "genres": ["a", "b"]}) for row in range(29)]
