@@ -16,11 +16,10 @@ from service.config import Config
 from service.errors import Invalid, ModelMissing, RunError, UsageError, did_you_mean
 from service.lists import item_scores, pipeline
 from service.lists.filters.masks import FilterMasks
-from service.lists.item_scores import ListUser
 from service.lists.list_request import ListRequest
 from service.lists.pipeline import ListModel
 from service.live.live_state import LiveState
-from service.live.live_users import LiveUser, LiveUsers
+from service.live.live_users import LiveUser, LiveUsers, list_user
 from service.models import active_model, artefact
 from service.models.item_record import ItemRecord
 from service.models.snapshot import ModelSnapshot
@@ -110,7 +109,7 @@ class OfflineLists:
         with threadpool_limits(1):
             try:
                 made = pipeline.make_list(
-                    ListModel(snapshot, catalogue, FilterMasks()), request, _list_user(row, live), time.time()
+                    ListModel(snapshot, catalogue, FilterMasks()), request, list_user(row, live), time.time()
                 )
             except Invalid as error:
                 raise UsageError(error.detail) from None
@@ -126,7 +125,7 @@ class OfflineLists:
         """
         snapshot, item_row = self._store.current(), self._item_row(item_id)
         row, live = self._user(user_id)
-        user = _list_user(row, live)
+        user = list_user(row, live)
         if user is None or not user.is_known:
             raise RunError(f"The model {snapshot.version} knows nothing of user {user_id!r}.")
         with threadpool_limits(1):
@@ -178,9 +177,3 @@ def _stored_state(config: Config) -> FeedBatch:
         elif isinstance(record.event, ItemChange):
             batch.item_changes.append(record)
     return batch
-
-
-def _list_user(row: int | None, live: LiveUser | None) -> ListUser | None:
-    if live is None:
-        return None if row is None else ListUser(row)
-    return ListUser.from_history(row, live.representation, live.seen, live.history, live.shown)

@@ -11,9 +11,9 @@ from typing import Final, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from service.lists.item_scores import ListUser
 from service.live.live_state import LiveState, UserEvents
 from service.live.merged_history import merged_history
-from service.models.folded_user import folded_user
 from service.models.representation import UserRepresentation
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import UserHistory
@@ -50,6 +50,13 @@ class LiveUser(NamedTuple):
     as_of: str
     watermark: str
     shown: Mapping[int, int] = {}
+
+
+def list_user(user_row: int | None, live: LiveUser | None) -> ListUser | None:
+    """Return the user of a list; None if neither the model nor the live state knows the user."""
+    if live is None:
+        return None if user_row is None else ListUser(user_row)
+    return ListUser.from_history(user_row, live.representation, live.seen, live.history, live.shown)
 
 
 class _Kept(NamedTuple):
@@ -156,9 +163,9 @@ class LiveUsers:
         self, snapshot: ModelSnapshot, events: UserEvents, user_row: int | None, *, folds: bool
     ) -> LiveUser | None:
         merged = merged_history(snapshot, user_row, events.events, self._seen_types)
-        if not merged.n_live and not merged.shown:
+        if merged.is_as_trained:
             return None
-        folded = folded_user(snapshot, user_row, merged.history) if folds and merged.n_live else None
+        folded = merged.folded(snapshot, user_row) if folds else None
         latest_ms = max((event.time_ms for event in events.events if event.type != IMPRESSION), default=0)
         return LiveUser(
             None if folded is None else folded._replace(seen=merged.seen),

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.models.event_values import EVENT_RANKS
+from service.models.folded_user import folded_user
+from service.models.representation import UserRepresentation
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import EVENT_TYPES, NO_HISTORY, UserHistory
 from telemetry.live.live_event import IMPRESSION, LiveEvent
@@ -35,6 +37,15 @@ class MergedHistory(NamedTuple):
     seen: NDArray[np.int32]
     n_live: int
     shown: Mapping[int, int] = {}
+
+    @property
+    def is_as_trained(self) -> bool:
+        """Whether no live event is of an item that the model knows."""
+        return not self.n_live and not self.shown
+
+    def folded(self, snapshot: ModelSnapshot, user_row: int | None) -> UserRepresentation | None:
+        """Compute the user in the model; None without live interactions, or if the model cannot fold in."""
+        return folded_user(snapshot, user_row, self.history) if self.n_live else None
 
 
 def merged_history(

@@ -19,7 +19,6 @@ from service.lists.item_scores import ListUser
 from service.lists.list_request import ListRequest
 from service.lists.pipeline import ListModel, MadeList, make_list
 from service.live.merged_history import MergedHistory, merged_history
-from service.models.folded_user import folded_user
 from service.models.snapshot import ModelSnapshot
 from service.replay.evidence import Evidence
 from telemetry.batch import Position
@@ -221,9 +220,9 @@ def _list_user(
     snapshot: ModelSnapshot, request: ListRequest, row: int | None, merged: MergedHistory | None
 ) -> ListUser | None:
     """Return the user of a list as a replica does (`service.serving.served_lists`)."""
-    if merged is None or not (merged.n_live or merged.shown):
+    if merged is None or merged.is_as_trained:
         return None if row is None else ListUser(row)
-    folded = folded_user(snapshot, row, merged.history) if request.level is None and merged.n_live else None
+    folded = merged.folded(snapshot, row) if request.level is None else None
     return ListUser.from_history(row, folded, merged.seen, merged.history, merged.shown)
 
 

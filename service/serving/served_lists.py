@@ -20,7 +20,7 @@ from service.lists.list_request import ListRequest
 from service.lists.pipeline import ListModel, MadeList
 from service.lists.popular_window import window_s
 from service.lists.reduced import REDUCED, reduced_ranking
-from service.live.live_users import LiveUser
+from service.live.live_users import list_user
 from service.models import scoring
 from service.models.snapshot import ModelSnapshot
 from service.serving import request_inputs
@@ -90,7 +90,7 @@ async def _prepare(request: web.Request, list_request: ListRequest) -> PreparedL
         live = context.live.user(snapshot, pseudonym, user_row)
     else:
         live = context.live.unfolded(snapshot, pseudonym, user_row)
-    user = _list_user(user_row, live)
+    user = list_user(user_row, live)
     # In milliseconds, as the served event has it.
     now_s = int(time.time() * 1000) / 1000
     if list_request.is_plain:
@@ -119,13 +119,6 @@ def _decided(context: ReplicaContext, list_request: ListRequest, recommendation_
         exploration = Exploration(how.head, how.pool, how.temperature)
         list_request = list_request._replace(exploration=exploration)
     return list_request
-
-
-def _list_user(user_row: int | None, live: LiveUser | None) -> ListUser | None:
-    """Return the user of a list; None if neither the model nor the live state knows the user."""
-    if live is None:
-        return None if user_row is None else ListUser(user_row)
-    return ListUser.from_history(user_row, live.representation, live.seen, live.history, live.shown)
 
 
 async def _plain_list(

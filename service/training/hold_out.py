@@ -66,7 +66,7 @@ def hold_out(data: Interactions, rng: np.random.Generator) -> HoldOut | None:
         return None
     name: SplitName = "random"
     sides: tuple[Int64, Int64] | None
-    if data.timestamps is not None and has_order(data.timestamps):
+    if data.timestamps is not None and data.has_order:
         name, sides = "time-per-user", _by_time(data, data.timestamps)
     else:
         sides = splits.hold_out(len(data), SHARE, rng)
@@ -79,11 +79,6 @@ def hold_out(data: Interactions, rng: np.random.Generator) -> HoldOut | None:
     if not train.size or not hidden.size:
         return None
     return HoldOut(data.take(train), data.take(hidden), hidden, name)
-
-
-def has_order(times_s: Int64) -> bool:
-    """Whether times, int64 (n,), say which interactions are the later ones: they are not all equal."""
-    return bool(times_s.size) and bool(times_s.min() < times_s.max())
 
 
 def _by_time(data: Interactions, times_s: Int64) -> tuple[Int64, Int64]:

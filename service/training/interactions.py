@@ -134,6 +134,12 @@ class Interactions:
     def __repr__(self) -> str:
         return f"<Interactions {len(self)} ratings, {len(self.users)} users, {len(self.items)} items>"
 
+    @property
+    def has_order(self) -> bool:
+        """Whether times say which interactions are the later ones: there are some, and they are not all equal."""
+        times_s = self.timestamps
+        return times_s is not None and bool(times_s.size) and bool(times_s.min() < times_s.max())
+
     def take(self, index: Int64) -> "Interactions":
         """Return the ratings at positions, int64 (m,), with the vocabularies, scale and report of the whole set."""
         return replace(

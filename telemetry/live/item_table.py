@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from telemetry.batch import Position
-from telemetry.events import ItemChange, Record, decode, encode
+from telemetry.events import ItemChange, Record, decode
 
 Order: TypeAlias = tuple[str, str, int, int]
 """received_at, producer, epoch, seq."""
@@ -81,13 +81,9 @@ class ItemTable:
         other._records, other.positions, other.revision = dict(self._records), dict(self.positions), self.revision
         return other
 
-    def to_bytes(self) -> bytes:
-        """Return the lines of the last changes, by item id: equal tables have equal bytes."""
-        return b"".join(encode(*record) for record in self.records())
-
     @classmethod
     def from_bytes(cls, content: bytes) -> "ItemTable":
-        """Undo `to_bytes`.
+        """Return the table of changes, given their lines one after the other.
 
         Raises:
             BadEventError: A line is not an event.

@@ -11,18 +11,25 @@ from service.models.user_history import UserHistory
 
 
 def decayed_sum(model: ItemTables, how: FoldIn, recent: UserHistory, seen: NDArray[np.int32]) -> UserRepresentation:
-    """Return the sum of the items' input factors, each times its weight unless that is negligible.
-
-    The sum is divided by the sum of the absolute weights to the power of the parameter `norm_exponent`, 0 by default.
-    """
+    """Return the sum of the items' input factors, each times its weight unless that is negligible, at its scale."""
     weights = how.weights.of(recent)
     inputs = model.item_factors if model.input_factors is None else model.input_factors
     sizes = np.abs(weights)
     kept = np.flatnonzero(sizes > NEGLIGIBLE * np.max(sizes, initial=0.0))
     # It adds row by row, as a BLAS product need not.
     factors = np.einsum("i,ij->j", weights[kept], inputs.take(recent.rows[kept], axis=0))
-    exponent = how.parameters.get("norm_exponent", 0.0)
-    total = float(sizes.sum())
-    if exponent and total > 0:
-        factors *= total**-exponent
+    factors *= scale_of_sum(weights, how)
     return UserRepresentation(factors.astype(np.float32), model.global_mean, seen)
+
+
+def scale_of_sum(weights: NDArray[np.float64], how: FoldIn) -> float:
+    """Return what the sum is multiplied by: the sum of the absolute weights to the power of -`norm_exponent`.
+
+    The parameter is 0 by default, so that the sum stays as it is.
+
+    Args:
+        weights: Float64 (m,).
+    """
+    exponent = how.parameters.get("norm_exponent", 0.0)
+    total = float(np.abs(weights).sum())
+    return total**-exponent if exponent and total > 0 else 1.0

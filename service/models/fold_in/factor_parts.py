@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from service.models.fold_in.decayed_sum import scale_of_sum
 from service.models.fold_in.fold_in import fold_in
 from service.models.fold_in.implicit_ridge import half_epoch
 from service.models.fold_in.item_tables import ItemTables
@@ -51,9 +52,7 @@ def factor_parts(model: ItemTables, history: UserHistory) -> FactorParts | None:
 
 def _decayed_sum(model: ItemTables, how: FoldIn, recent: UserHistory) -> Float64:
     weights = how.weights.of(recent)
-    total, exponent = float(np.abs(weights).sum()), how.parameters.get("norm_exponent", 0.0)
-    if exponent and total > 0:
-        weights = weights * total**-exponent
+    weights = weights * scale_of_sum(weights, how)
     inputs = model.item_factors if model.input_factors is None else model.input_factors
     parts: Float64 = inputs.take(recent.rows, axis=0) * weights[:, np.newaxis]
     return parts

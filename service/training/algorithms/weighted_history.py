@@ -59,7 +59,7 @@ class WeightedHistory(Hyperparameters):
         """
         half_life = self.half_life
         if half_life is None:
-            half_life = default_half_life if _has_order(data) else 0.0
+            half_life = default_half_life if data.has_order else 0.0
         span = data.rating_max - data.rating_min
         return HistoryWeights(
             half_life=half_life or None,
@@ -72,9 +72,3 @@ class WeightedHistory(Hyperparameters):
             dislike_below=data.rating_min + self.dislike_below * span if self.dislike_below and span > 0 else None,
             dislike_weight=self.dislike_weight,
         )
-
-
-def _has_order(data: Interactions) -> bool:
-    """Return whether the data has times, and not the same one everywhere."""
-    times_s = data.timestamps
-    return times_s is not None and bool(times_s.size) and bool(times_s.min() < times_s.max())
