@@ -1,4 +1,4 @@
-"""Fold-in by a weighted sum of the input factors of a user's items, as in PureSVD and next-item models."""
+"""Fold-in by a weighted sum of the input factors of a user's items, as in PureSVD."""
 
 import numpy as np
 from numpy.typing import NDArray
