@@ -93,11 +93,11 @@ def test_the_candidates_of_auto_are_shown(
 ) -> None:
     """As a table on a terminal, elsewhere as plain lines: their measures, what they cost, the time, and the choice."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: on_terminal)
-    assert train("demo:300x200x9000", algorithm=None, budget=120.0) == 0
+    assert train("demo:300x200x9000", algorithm=None, budget=1000.0) == 0
     out, _ = capsys.readouterr()
     lines = out.splitlines()
     assert re.fullmatch(
-        r"Candidates, judged on the youngest interactions of 300 users; [0-9.]+ s of at most 120 s:", lines[0]
+        r"Candidates, judged on the youngest interactions of 300 users; [0-9.]+ s of at most 1000 s:", lines[0]
     )
     manifest = artefact.read_manifest(config.models_dir / str(active_model.version(config.models_dir)))
     selection = manifest["selection"]

@@ -22,7 +22,7 @@ def split_of(data: Interactions) -> HoldOut | None:
     return hold_out(data, np.random.default_rng(0))
 
 
-def selected(data: Interactions, candidates: tuple[Candidate, ...] = CANDIDATES, budget_s: float = 300) -> Selection:
+def selected(data: Interactions, candidates: tuple[Candidate, ...] = CANDIDATES, budget_s: float = 3000) -> Selection:
     return select(data, split_of(data), budget_s=budget_s, seed=SEED, progress=no_progress, candidates=candidates)
 
 
