@@ -8,6 +8,7 @@ import shlex
 import signal
 import socket
 import stat
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,34 @@ def test_an_event_reaches_the_archive(up: Up, wait_until: Callable[..., None]) -
         lambda: any("connected-parts" in path.read_text() for path in (up.home / "archive").rglob("*.jsonl")),
         what="the event in the archive",
     )
+
+
+def test_an_item_change_reaches_every_replica(up: Up, wait_until: Callable[..., None]) -> None:
+    """Through the archive and the feed: a new item is listed by its attributes, a removed one by none of them."""
+
+    def of_each(path: str) -> list[Any]:
+        urls = [f"http://127.0.0.1:{up.row(name).port}{path}" for name in ("replica-0", "replica-1")]
+        answers = []
+        for url in urls:
+            with urllib.request.urlopen(url) as answer:
+                answers.append(json.load(answer)["items"])
+        return answers
+
+    def is_listed(item_id: str) -> list[bool]:
+        return [item_id in {item["item_id"] for item in items} for items in of_each("/v1/recommendations/1?n=500")]
+
+    gone = of_each("/v1/recommendations/1?n=1")[0][0]["item_id"]
+    record = {"title": "New", "attributes": {"genres": ["Comedy"], "year": 2020}}
+    assert up.request("PUT", "/v1/items/brand-new", record)[0] == 202
+    assert up.request("DELETE", f"/v1/items/{gone}")[0] == 202
+    wait_until(lambda: all(is_listed("brand-new")), what="the new item in the lists of every replica")
+    wait_until(lambda: not any(is_listed(gone)), what="the removed item to leave every replica")
+    titled = of_each("/v1/popular?n=500&fields=title")
+    shown = [[item for item in items if item["item_id"] == "brand-new"] for items in titled]
+    assert [found[0]["fields"] for found in shown] == [{"title": "New"}] * 2
+    assert up.recollect("items", "show", gone).returncode == 1
+    assert up.request("PUT", f"/v1/items/{gone}", {})[0] == 202
+    wait_until(lambda: all(is_listed(gone)), what="the item to come back")
 
 
 @pytest.mark.parametrize("name", PARTS)
