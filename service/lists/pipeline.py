@@ -111,7 +111,7 @@ def make_list(
         page = pages.read(request.page_token, request.kind, request.offset)
     if request.session:
         user = with_session(snapshot, user, request.session, now_s, folds=request.level is None)
-    seeds = rows_of(snapshot, request.seeds if request.similar_to is None else (request.similar_to,))
+    seeds = rows_of(snapshot, _seed_ids(request))
     scores, source = _scores(model, request, seeds, user)
     pinned = _pinned(model, request, page, now_s)
     candidates = Candidates(
@@ -211,6 +211,10 @@ def rows_of(snapshot: ModelSnapshot, item_ids: Sequence[str]) -> Rows:
     return np.array([row_of[i] for i in item_ids if i in row_of], dtype=np.int64)
 
 
+def _seed_ids(request: ListRequest) -> Sequence[str]:
+    return request.seeds if request.similar_to is None else (request.similar_to,)
+
+
 def _scores(
     model: ListModel, request: ListRequest, seeds: Rows, user: ListUser | None
 ) -> tuple[ItemScores, wire.Source]:
@@ -263,7 +267,7 @@ def _pinned(model: ListModel, request: ListRequest, page: Page, now_s: float) ->
     if not request.pins:
         return []
     row_of = model.snapshot.items.row_of
-    barred = {*request.exclude, *request.seeds, request.similar_to}
+    barred = {*request.exclude, *_seed_ids(request)}
     known = [pin for pin in request.pins if pin.item_id in row_of and pin.item_id not in barred]
     is_shown = pages.is_shown(page, [pin.item_id for pin in known])
     hidden = set(model.catalogue.unavailable_rows(now_s).tolist())
