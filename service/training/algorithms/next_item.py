@@ -160,15 +160,21 @@ def history_weights(config: NextItemConfig, data: Interactions) -> HistoryWeight
     )
 
 
-def item_lists(data: Sequences, config: NextItemConfig, weights: HistoryWeights) -> csr_array:
+def item_lists(data: Sequences, config: NextItemConfig, weights: HistoryWeights, *, quick: bool = False) -> csr_array:
     """Return the weights of each item's next items: float32 CSR (n_items, n_items), inputs by targets.
 
     Args:
         config: With values of look_ahead and reverse.
+        quick: See `next_item_lists.fit`.
     """
     counts = data.counts
     return next_item_lists.fit(
-        data, _pair_weights(config), penalties(counts, config, weights), scales(counts, config), config.n_neighbours
+        data,
+        _pair_weights(config),
+        penalties(counts, config, weights),
+        scales(counts, config),
+        config.n_neighbours,
+        quick=quick,
     )
 
 
@@ -242,7 +248,7 @@ def _score(validation: Validation, config: NextItemConfig, weights: HistoryWeigh
     """Fit a candidate to what is known, and return its score on what is hidden."""
     known = input_matrix(validation.known, weights)
     if config.form == "lists":
-        lists = item_lists(validation.known, config, weights)
+        lists = item_lists(validation.known, config, weights, quick=True)
         return validation.score(lambda users: (known[users] @ lists).toarray().astype(np.float64, copy=False))
     inputs, items = item_factors(validation.known, config, weights, rng)
     return validation.score(lambda users: (known[users] @ inputs) @ items.T.astype(np.float64))

@@ -18,8 +18,13 @@ from service.training.algorithms.kernels.decayed_tables import table_statistics
 from service.training.algorithms.kernels.item_sequences import sequences
 from service.training.algorithms.next_item import NextItemConfig
 from service.training.algorithms.popularity import PopularityConfig
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.assembly import assemble, history_entries
 from service.training.data import datasets
+from service.training.evaluation import splits
+from service.training.evaluation.measures.ranking import ndcg
+from service.training.evaluation.measures.relevance import relevant_items
+from service.training.evaluation.top_n_lists import top_n_lists
 from service.training.interactions import Interactions, no_progress
 from tests.reference import next_item as reference
 from tests.support.interactions import rated
@@ -201,3 +206,35 @@ def test_settings_that_are_not_set_are_chosen_and_published(data: Interactions) 
     obeyed = fitted(data, reverse=0.7)
     assert obeyed.settings["reverse"] == 0.7
     assert obeyed.settings["look_ahead"] in {0.0, 0.4}
+
+
+def test_on_sparse_purchases_it_is_ahead_of_models_without_an_order() -> None:
+    """Chains of items with a long tail, about eight purchases each: popularity, then EASE, then the next item."""
+    rng = np.random.default_rng(5)
+    n_users, n_items = 1500, 600
+    appeal = rng.permutation(n_items)[:, np.newaxis] + 1.0
+    # Each item leads to three others, to popular ones more often.
+    leads_to = np.array(
+        [rng.choice(n_items, 3, replace=False, p=(1 / appeal[:, 0]) / (1 / appeal).sum()) for _ in appeal]
+    )
+    rows = []
+    for user in range(n_users):
+        item, seen = int(rng.integers(n_items)), set[int]()
+        for _ in range(int(rng.integers(5, 12))):
+            while item in seen:
+                item = int(rng.integers(n_items))
+            seen.add(item)
+            rows.append((user, item, 1.0))
+            item = int(leads_to[item, rng.integers(3)] if rng.random() < 0.7 else rng.integers(n_items))
+    data = rated(rows, times=list(range(len(rows))), n_items=n_items)
+    assert data.timestamps is not None
+    train, test = (data.take(side) for side in splits.leave_one_out(data.user_rows, data.timestamps))
+    relevance = relevant_items(test)
+    found = {}
+    for name in ("popularity", "ease", "next_item"):
+        candidate = ConfiguredAlgorithm.parse(name)
+        snapshot = candidate.algorithm.fit(train, candidate.config, np.random.default_rng(0), no_progress)
+        lists = top_n_lists(snapshot, relevance.user_rows, 10)
+        found[name] = float(ndcg(relevance.hits(lists), relevance.counts).mean())
+    assert found["popularity"] < found["ease"] < found["next_item"]
+    assert found["next_item"] > 1.1 * found["ease"]
