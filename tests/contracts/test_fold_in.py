@@ -102,6 +102,18 @@ def data() -> Interactions:
     return datasets.read("demo:300x150x9000")
 
 
+@pytest.fixture(scope="module")
+def fits() -> dict[str, ModelSnapshot]:
+    """The model of all data by algorithm, fitted once."""
+    return {}
+
+
+def whole_fit(case: Case, data: Interactions, fits: dict[str, ModelSnapshot]) -> ModelSnapshot:
+    if case.name not in fits:
+        fits[case.name] = fitted(case, data)
+    return fits[case.name]
+
+
 @pytest.fixture(params=ENROLLED, ids=[case.name for case in ENROLLED])
 def case(request: pytest.FixtureRequest) -> Case:
     enrolled: Case = request.param
@@ -120,9 +132,9 @@ def test_users_as_neighbours_cannot_be_folded_in(name: str, data: Interactions) 
     assert fold_in(snapshot, snapshot.user_history(3)) is None
 
 
-def test_a_fold_in_agrees_with_a_refit(case: Case, data: Interactions) -> None:
+def test_a_fold_in_agrees_with_a_refit(case: Case, data: Interactions, fits: dict[str, ModelSnapshot]) -> None:
     """Of users that the model was fitted without, judged by a model that was fitted with them."""
-    whole = fitted(case, data)
+    whole = whole_fit(case, data, fits)
     without = fitted(case, data.take(np.flatnonzero(~np.isin(data.user_rows, LEFT_OUT))))
     overlaps, errors = [], []
     for row in LEFT_OUT.tolist():
@@ -138,9 +150,11 @@ def test_a_fold_in_agrees_with_a_refit(case: Case, data: Interactions) -> None:
 
 
 @of([case for case in ENROLLED if case.is_trained])
-def test_trained_users_are_fold_ins_of_their_histories(case: Case, data: Interactions) -> None:
+def test_trained_users_are_fold_ins_of_their_histories(
+    case: Case, data: Interactions, fits: dict[str, ModelSnapshot]
+) -> None:
     """So that the first live event of a user changes the list by what it says alone."""
-    snapshot = fitted(case, data)
+    snapshot = whole_fit(case, data, fits)
     for row in (0, 7, 150, 299):
         trained = scores_of(snapshot, row)
         live = scores_of(snapshot, row, folded(snapshot, snapshot.user_history(row)))
@@ -148,9 +162,11 @@ def test_trained_users_are_fold_ins_of_their_histories(case: Case, data: Interac
 
 
 @of([case for case in ENROLLED if not case.is_trained])
-def test_a_known_user_moves_by_new_interactions_alone(case: Case, data: Interactions) -> None:
+def test_a_known_user_moves_by_new_interactions_alone(
+    case: Case, data: Interactions, fits: dict[str, ModelSnapshot]
+) -> None:
     """Without one the user is the trained one; an unknown one is the fold-in."""
-    snapshot = fitted(case, data)
+    snapshot = whole_fit(case, data, fits)
     for row in (0, 7, 150, 299):
         user = folded_user(snapshot, row, snapshot.user_history(row))
         assert user is not None
@@ -171,9 +187,11 @@ def test_a_known_user_moves_by_new_interactions_alone(case: Case, data: Interact
     assert every_bit(stranger) == every_bit(unmoved)
 
 
-def test_a_fold_in_has_the_same_bits_again(case: Case, data: Interactions, tmp_path: Path) -> None:
+def test_a_fold_in_has_the_same_bits_again(
+    case: Case, data: Interactions, fits: dict[str, ModelSnapshot], tmp_path: Path
+) -> None:
     """Also of the published model, as a replica maps it."""
-    snapshot = fitted(case, data)
+    snapshot = whole_fit(case, data, fits)
     mapped = artefact.load(tmp_path / publication.publish(tmp_path, snapshot, data={}, measures={}))
     assert mapped.fold_in == snapshot.fold_in
     for row in (0, 7):
