@@ -108,7 +108,7 @@ class Replay:
         """Return it for a terminal: three lists side by side."""
         event = self.event
         lines = [
-            f"List {event.recommendation_id} for user {event.user_id or 'nobody in particular'}, {event.received_at}.",
+            f"List {event.recommendation_id} for user {event.user_id or '(none)'}, {event.received_at}.",
             f"Model {event.model}, {event.events_applied} live events, request {json.dumps(event.request)}.",
         ]
         served, again = as_recorded(event), self.rebuilt.items

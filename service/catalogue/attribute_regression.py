@@ -17,6 +17,17 @@ Float64 = NDArray[np.float64]
 
 # As shares of the largest eigenvalue of X'WX.
 _RIDGES: Final = 10.0 ** np.arange(-6, 1.5, 0.5)
+# An item with so many interactions has half of the weight of one with any number.
+_HALF_WEIGHT: Final = 10.0
+
+
+def reliability(counts: Float64) -> Float64:
+    """Return the weights of items in a regression of their factors, given the numbers of interactions: float64 (n,).
+
+    Factors of rare items are noisy.
+    """
+    found: Float64 = counts / (counts + _HALF_WEIGHT)
+    return found
 
 
 class AttributeRegression:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack, vstack
 
 from service.catalogue.attribute_features import AttributeFeatures
-from service.catalogue.attribute_regression import AttributeRegression
+from service.catalogue.attribute_regression import AttributeRegression, reliability
 from service.catalogue.column import Column
 from service.catalogue.extended_snapshot import NewRows
 from service.catalogue.rater_evidence import RaterFactors, co_liked, growth
@@ -26,8 +26,6 @@ Int64 = NDArray[np.int64]
 Likers = Mapping[int, Int64]
 """By number of a new item: the user rows of those who like it, int64, not empty."""
 
-# The weight of an item with c interactions in the regression is c / (c + this): factors of rare items are noisy.
-_HALF_WEIGHT: Final = 10.0
 # Items by whose weights a new item's are averaged.
 _NEAREST: Final = 20
 # How many users say as much as the attributes, in a model with neighbours.
@@ -57,7 +55,7 @@ class NewItemModel:
             if model.input_factors is not None:
                 targets.append(model.input_factors)
             # Items without attributes say nothing of attributes.
-            weights = self._counts / (self._counts + _HALF_WEIGHT) * (np.diff(self._known.indptr) > 0)
+            weights = reliability(self._counts) * (np.diff(self._known.indptr) > 0)
             if weights.sum() > 0:
                 self._regression = AttributeRegression(self._known, np.concatenate(targets, axis=1), weights)
 

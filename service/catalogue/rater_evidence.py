@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from service.catalogue.attribute_regression import AttributeRegression
+from service.catalogue.attribute_regression import AttributeRegression, reliability
 from service.models.snapshot import ModelSnapshot
 
 Float64 = NDArray[np.float64]
@@ -22,7 +22,6 @@ Int64 = NDArray[np.int64]
 # A sample of users suffices, and bounds the time.
 _SAMPLED_USERS: Final = 20_000
 _MIN_LIKING: Final = 5
-_HALF_WEIGHT: Final = 10.0
 _TINY: Final = 1e-12
 
 
@@ -44,7 +43,7 @@ class RaterFactors:
         self._user_factors = model.user_factors
         factors = model.user_factors[users].astype(np.float64)
         counts: Float64 = np.asarray(liked.sum(axis=0), dtype=np.float64).ravel()
-        weights = np.where(counts >= _MIN_LIKING, counts / (counts + _HALF_WEIGHT), 0.0)
+        weights = np.where(counts >= _MIN_LIKING, reliability(counts), 0.0)
         self._regression: AttributeRegression | None = None
         self.c: float = 1.0
         if not weights.sum():
@@ -96,7 +95,7 @@ def _liked(model: ModelSnapshot, user_rows: Int64) -> csr_array:
     """Return what users like: float64 CSR (m, n_items) of ones; of ratings those from the middle of the scale on."""
     chosen: csr_array = model.history[user_rows]
     scale = model.rating_scale
-    is_liked = np.ones(chosen.data.size, dtype=bool) if scale is None else chosen.data >= (scale.low + scale.high) / 2
+    is_liked = np.ones(chosen.data.size, dtype=bool) if scale is None else chosen.data >= scale.middle
     liked = csr_array((is_liked.astype(np.float64), chosen.indices, chosen.indptr), shape=chosen.shape)
     liked.eliminate_zeros()
     return liked

@@ -16,7 +16,7 @@ from service.models.event_values import EVENT_RANKS, EVENT_VALUES
 from service.models.rating_scale import RatingScale
 from service.models.snapshot import ModelSnapshot
 from telemetry.batch import Position
-from telemetry.live.event_layer import user_key
+from telemetry.live.event_layer import first_half, user_key
 from telemetry.live.live_event import LiveEvent
 from telemetry.live.state_watermark import marks_text, parse_watermark
 from telemetry.pseudonym import Pseudonymiser
@@ -25,7 +25,6 @@ MAX_ITEMS: Final = 50_000
 MAX_RATERS: Final = 500
 # On the scale of `EVENT_VALUES`.
 _LIKED: Final = 3.0
-_KEY_BYTES: Final = 8
 _CHECKSUM_MARK: Final = "~"
 
 
@@ -46,7 +45,7 @@ class Action(NamedTuple):
         """Whether the user liked the item; a rating counts from the middle of the scale on."""
         if self.type != "rating":
             return (EVENT_VALUES.get(self.type) or 0.0) >= _LIKED
-        return self.value is not None and (scale is None or self.value >= (scale.low + scale.high) / 2)
+        return self.value is not None and (scale is None or self.value >= scale.middle)
 
 
 Raters = dict[str, dict[int, Action]]
@@ -67,7 +66,7 @@ class RaterState(NamedTuple):
     revision: int = 0
 
     def watermark(self, item_ids: Iterable[str]) -> str:
-        """Return a text for an event that names the state of some items; empty if nobody did anything with them."""
+        """Return a text for an event that names the state of some items; empty if no user acted on them."""
         found = self.checksum(item_ids)
         return f"{marks_text(self.marks)}{_CHECKSUM_MARK}{found}" if found else ""
 
@@ -147,8 +146,8 @@ class RaterIndex:
 
 
 def key_of(user_id: str) -> int:
-    """Return the digest of a user."""
-    return int.from_bytes(user_key(user_id)[:_KEY_BYTES])
+    """Return the first half of the digest of a user."""
+    return first_half(user_key(user_id))
 
 
 def action_of(event: LiveEvent) -> Action:

@@ -2,7 +2,7 @@
 
 Invariants: the state is that of the last snapshot and every feed entry since, in order; the reader sees to it. The feed
 is read only while the namespace in Redis is this installation's. What else follows the feed, such as the item
-catalogue, gets the same batches in the same order from a task of its own, so that it delays nobody's lists.
+catalogue, gets the same batches in the same order from a task of its own, so that it delays no list.
 """
 
 import asyncio

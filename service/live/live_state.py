@@ -156,11 +156,6 @@ class LiveState:
         """How many accepted events the feed has not delivered."""
         return len(self._overlay)
 
-    @property
-    def oldest_pending_ms(self) -> int | None:
-        """When the oldest of them was received, Unix time in milliseconds; None without any."""
-        return self._overlay.oldest_ms
-
     def user(self, user_id: str) -> UserEvents | None:
         """Return the live events of a user; None if there are none."""
         snapshot = self._snapshot

@@ -34,13 +34,6 @@ class Overlay:
     def __repr__(self) -> str:
         return f"<Overlay {len(self._queue)} events of {len(self._by_user)} users>"
 
-    @property
-    def oldest_ms(self) -> int | None:
-        """When the oldest event was received, Unix time in milliseconds; None without events."""
-        while self._queue and not self._holds(self._queue[0]):
-            self._queue.popleft()
-        return self._queue[0].received_ms if self._queue else None
-
     def of(self, user_id: str) -> Collection[LiveEvent]:
         """Return the events of a user, in the order of acceptance."""
         events = self._by_user.get(user_id)

@@ -32,5 +32,10 @@ class RatingScale(NamedTuple):
             raise UsageError(f"{name} must be LOW:HIGH, two numbers of which the first is smaller, not {text!r}.")
         return scale
 
+    @property
+    def middle(self) -> float:
+        """The value halfway between both ends."""
+        return (self.low + self.high) / 2
+
     def __str__(self) -> str:
         return f"{self.low:g}:{self.high:g}"

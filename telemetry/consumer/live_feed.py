@@ -281,7 +281,7 @@ class LiveFeed:
             await asyncio.shield(save)
         finally:
             if not save.done():
-                # Its error, if any, then reaches nobody.
+                # Its error, if any, then reaches no caller.
                 save.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             save.add_done_callback(self._saves.discard)
 

@@ -2,8 +2,9 @@
 
 Invariants:
 
-- What is offered is in the stream in order, or the publisher asks for a new generation (`broken`), and nobody waits for
-  Redis. The caller then saves a snapshot that includes everything offered so far, and releases the next generation.
+- What is offered is in the stream in order, or the publisher asks for a new generation (`broken`), and no caller
+  waits for Redis. The caller then saves a snapshot that includes everything offered so far, and releases the next
+  generation.
 - Every second the marks of all producers are appended, and the stream is compared with what was appended to it: one
   that lost entries is as good as none.
 - Until the first generation of a lease the stream that is there is continued, without marks: its followers get new

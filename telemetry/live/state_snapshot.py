@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from telemetry.batch import Position
 from telemetry.errors import BadEventError, StateError
 from telemetry.live.column_file import ColumnFile
-from telemetry.live.event_layer import KEY_BYTES, EventLayer, user_key
+from telemetry.live.event_layer import EventLayer, first_half, user_key
 from telemetry.live.item_actions import ItemAction, item_actions
 from telemetry.live.item_table import ItemTable
 from telemetry.live.live_event import LiveEvent, last_events
@@ -135,7 +135,7 @@ class StateSnapshot:
 
     def item_actions(self, is_wanted: Callable[[str], bool]) -> Iterator[ItemAction]:
         """Yield what users did with some items, chosen by id, in any order; time is proportional to all events."""
-        erased = {int.from_bytes(key[: KEY_BYTES // 2]): requested_ms for key, requested_ms in self._erased.items()}
+        erased = {first_half(key): requested_ms for key, requested_ms in self._erased.items()}
         for layer in self._layers:
             for action in item_actions(layer, is_wanted):
                 if action.time_ms >= self.since_ms and action.received_ms > erased.get(action.user_half, -1):

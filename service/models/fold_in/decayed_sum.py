@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.models.fold_in.item_tables import ItemTables
-from service.models.fold_in.neighbour_sum import NEGLIGIBLE
+from service.models.fold_in.neighbour_sum import not_negligible
 from service.models.fold_in.settings import FoldIn
 from service.models.representation import UserRepresentation
 from service.models.user_history import UserHistory
@@ -14,8 +14,7 @@ def decayed_sum(model: ItemTables, how: FoldIn, recent: UserHistory, seen: NDArr
     """Return the sum of the items' input factors, each times its weight unless that is negligible, at its scale."""
     weights = how.weights.of(recent)
     inputs = model.item_factors if model.input_factors is None else model.input_factors
-    sizes = np.abs(weights)
-    kept = np.flatnonzero(sizes > NEGLIGIBLE * np.max(sizes, initial=0.0))
+    kept = not_negligible(weights)
     # It adds row by row, as a BLAS product need not.
     factors = np.einsum("i,ij->j", weights[kept], inputs.take(recent.rows[kept], axis=0))
     factors *= scale_of_sum(weights, how)

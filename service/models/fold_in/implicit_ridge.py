@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from service.models.fold_in import ridge
 from service.models.fold_in.item_tables import ItemTables
-from service.models.fold_in.neighbour_sum import NEGLIGIBLE
+from service.models.fold_in.neighbour_sum import not_negligible
 from service.models.fold_in.settings import FoldIn
 from service.models.representation import UserRepresentation
 from service.models.user_history import UserHistory
@@ -70,7 +70,7 @@ class HalfEpoch(NamedTuple):
 
 def implicit_ridge(model: ItemTables, how: FoldIn, recent: UserHistory, seen: NDArray[np.int32]) -> UserRepresentation:
     """Solve for the user's factors; they are 0 without an interaction of a weight other than 0."""
-    half = half_epoch(model, how, recent, least_weight=NEGLIGIBLE)
+    half = half_epoch(model, how, recent, with_negligible=False)
     if half is None:
         return UserRepresentation(np.zeros(model.item_factors.shape[1], np.float32), model.global_mean, seen)
     factors = half.factors(model.fold_in_precision)
@@ -78,12 +78,12 @@ def implicit_ridge(model: ItemTables, how: FoldIn, recent: UserHistory, seen: ND
 
 
 def half_epoch(
-    model: ItemTables, how: FoldIn, recent: UserHistory, *, least_weight: float | None = None
+    model: ItemTables, how: FoldIn, recent: UserHistory, *, with_negligible: bool = True
 ) -> HalfEpoch | None:
     """Return the regression of a user; None without an interaction of a weight other than 0.
 
     Args:
-        least_weight: Leaves interactions of at most this share of the largest weight out; None for none.
+        with_negligible: Whether interactions of a negligible weight are in it.
     """
     weights = how.weights.of(recent)
     total = float(np.abs(weights).sum())
@@ -95,9 +95,8 @@ def half_epoch(
     if mean_rating:
         weights = confidences(weights, recent.values, mean_rating)
     rows = recent.rows
-    if least_weight is not None:
-        sizes = np.abs(weights)
-        kept = np.flatnonzero(sizes > least_weight * sizes.max())
+    if not with_negligible:
+        kept = not_negligible(weights)
         rows, weights = rows[kept], weights[kept]
     items = model.item_factors.take(rows, axis=0).astype(np.float64)
     return HalfEpoch(weights, items, reg * (total + reg_pairs) ** reg_exp)

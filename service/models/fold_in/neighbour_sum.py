@@ -21,6 +21,11 @@ def neighbour_sum(model: ItemTables, how: FoldIn, recent: UserHistory, seen: NDA
     So the cost of a list is bounded by the half-life, however long the history is.
     """
     weights = how.weights.of(recent)
-    sizes = np.abs(weights)
-    inputs = np.flatnonzero(sizes > NEGLIGIBLE * np.max(sizes, initial=0.0))
+    inputs = not_negligible(weights)
     return UserRepresentation(_NO_FACTORS, model.global_mean, seen, recent.rows[inputs], weights[inputs])
+
+
+def not_negligible(weights: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the places of the weights, float64 (m,), that are not negligible beside the largest: int64, ascending."""
+    sizes = np.abs(weights)
+    return np.flatnonzero(sizes > NEGLIGIBLE * np.max(sizes, initial=0.0))

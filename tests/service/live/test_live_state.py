@@ -124,7 +124,8 @@ def test_a_retry_on_another_replica_counts_once() -> None:
     assert again == accepted._replace(received_ms=990)
     state.apply(Position(1, 1), [archived])
     assert positions(state) == [("other", 1, 3)]
-    assert state.oldest_pending_ms is None
+    state.apply(Position(1, 2), [])
+    assert state.pending_events == 0
     late = state_with()
     late.apply(Position(1, 1), [archived])
     late.accept([accepted])
