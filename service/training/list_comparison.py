@@ -7,6 +7,7 @@ interactions, a model with its algorithm and settings is fitted on the training 
 the same data, without a leak. A fit that would take longer than the time given is not made.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -26,7 +27,7 @@ from service.training.hold_out import HoldOut
 from service.training.hold_out_measures import HoldOutMeasures
 from service.training.incumbent import Incumbent, rows_in
 from service.training.interactions import Int64, Interactions, no_progress
-from service.training.list_quality import quality, quality_of
+from service.training.list_quality import ListQuality, quality, quality_of
 from service.training.promotion import ENOUGH, ListComparison
 from service.training.selection.cost_limit import CostLimit
 
@@ -44,12 +45,14 @@ def compare_lists(
     *,
     limit_s: float,
     seed: np.random.SeedSequence,
+    others: Sequence[tuple[ConfiguredAlgorithm, ListQuality]] = (),
 ) -> ListComparison | None:
     """Compare a measured candidate with the active model; None if that is not possible, or both are the same fit.
 
     Args:
         limit_s: How long a fit with the active model's settings may take.
         seed: Decides everything random in it.
+        others: What has been measured on the same hold-out; none of these is fitted again.
     """
     published = _with_published_tables(incumbent, held_out, measured)
     if published is not None:
@@ -57,6 +60,10 @@ def compare_lists(
     again = _configured(incumbent.snapshot)
     if again is None or (again.algorithm is candidate.algorithm and again.config == candidate.config):
         return None
+    n = len(held_out.hidden)
+    for other, other_quality in others:
+        if other.algorithm is again.algorithm and other.config == again.config:
+            return ListComparison(measured.quality.ndcg, other_quality.ndcg, n, "refitted")
     if again.algorithm.kind == "rating" and held_out.train.all_equal:
         return None
     try:
@@ -66,7 +73,7 @@ def compare_lists(
     except (RecollectError, MemoryError):
         return None
     own = quality(partial(top_n_lists, snapshot), measured.relevance)
-    return ListComparison(measured.quality.ndcg, own.ndcg, len(held_out.hidden), "refitted")
+    return ListComparison(measured.quality.ndcg, own.ndcg, n, "refitted")
 
 
 def _configured(snapshot: ModelSnapshot) -> ConfiguredAlgorithm | None:

@@ -15,7 +15,7 @@ from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.hold_out import HoldOut
 from service.training.hold_out_measures import HoldOutMeasures, popularity_quality
 from service.training.interactions import Interactions, Progress
-from service.training.list_quality import judged
+from service.training.list_quality import ListQuality, judged
 from service.training.selection.selection import Selection, select
 
 
@@ -34,6 +34,13 @@ class MeasuredChoice:
     measured: HoldOutMeasures | None
     fitted: ModelSnapshot | None
     selection: Selection | None = None
+
+    def others(self) -> list[tuple[ConfiguredAlgorithm, ListQuality]]:
+        """Return what else was measured on the hold-out of the whole set."""
+        if self.selection is None or self.selection.n_users is not None:
+            return []
+        found = [(result.fitted, result.quality) for result in self.selection.results]
+        return [(fitted, quality) for fitted, quality in found if fitted is not None and quality is not None]
 
     def as_json(self, requested: str) -> dict[str, Any]:
         """Return the `selection` of a manifest; `requested` is the name that was given, or "auto"."""

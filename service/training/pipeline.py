@@ -107,7 +107,9 @@ def train(
     snapshot = dataclasses.replace(snapshot, popularity=popularity, item_records=records)
     snapshot = dataclasses.replace(snapshot, user_clusters=user_clusters(snapshot, np.random.default_rng(cluster_seed)))
     active = incumbent.active(config.models_dir)
-    measures = promotion_report.report(candidate, held_out, choice.measured, active, limit_s=most_s, seed=measure_seed)
+    measures = promotion_report.report(
+        candidate, held_out, choice.measured, active, limit_s=most_s, seed=measure_seed, others=choice.others()
+    )
     described = describe_dataset(interactions)
     if interactions.report.files or len(as_request(data).sources) > 1:
         # A label, because paths of this machine do not belong into a manifest.

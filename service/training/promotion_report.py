@@ -1,5 +1,6 @@
 """The `measures` of a manifest: of the model, of the simple models and of the active model, and the verdict."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from service.training.hold_out import HoldOut
 from service.training.hold_out_measures import HoldOutMeasures
 from service.training.incumbent import Incumbent
 from service.training.list_comparison import compare_lists
-from service.training.list_quality import NDCG
+from service.training.list_quality import NDCG, ListQuality
 from service.training.promotion import HoldOutResult, errors_lose, lists_lose
 
 
@@ -22,6 +23,7 @@ def report(
     *,
     limit_s: float,
     seed: np.random.SeedSequence,
+    others: Sequence[tuple[ConfiguredAlgorithm, ListQuality]] = (),
 ) -> dict[str, Any]:
     """Return the `measures` of a manifest.
 
@@ -29,6 +31,7 @@ def report(
         incumbent: The active model; None if there is none to compare with.
         limit_s: How long a fit for the comparison with it may take.
         seed: Decides everything random in that fit.
+        others: What else has been measured on the hold-out.
     """
     if held_out is None or measured is None:
         nothing = dict.fromkeys((*hold_out_measures.NAMES, "baseline", "active", "held_back"))
@@ -37,7 +40,7 @@ def report(
     direct, active = None, None
     if incumbent is not None:
         active = incumbent.snapshot.version
-        direct = compare_lists(incumbent, candidate, held_out, measured, limit_s=limit_s, seed=seed)
+        direct = compare_lists(incumbent, candidate, held_out, measured, limit_s=limit_s, seed=seed, others=others)
     reason = lists_lose(
         HoldOutResult(measured.quality.ndcg, measured.popularity.ndcg),
         n,

@@ -5,11 +5,13 @@ import numpy as np
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.training.algorithms.registry import ConfiguredAlgorithm
-from service.training.hold_out import HoldOut
+from service.training.hold_out import HoldOut, hold_out
 from service.training.incumbent import Incumbent
 from service.training.interactions import Interactions, no_progress
 from service.training.list_comparison import compare_lists
+from service.training.list_quality import ListQuality
 from service.training.measured_choice import of_named
+from service.training.promotion import ListComparison
 from tests.support.interactions import rated
 
 SEED = np.random.SeedSequence(1)
@@ -56,6 +58,28 @@ def test_published_lists_are_compared_in_the_rows_of_the_new_model() -> None:
     # Both list the six or five other items of nine, so that only the order of unpopular items differs.
     assert 0.5 < compared.active <= 1
     assert compared.new == choice.measured.quality.ndcg
+
+
+def test_what_was_measured_is_not_fitted_again() -> None:
+    """The active model's algorithm and settings among the candidates; others need the time for a fit."""
+    rows = [(user, item, 1.0) for user in range(30) for item in range(20) if (user + item) % 3]
+    data = rated(rows, times=list(range(len(rows))))
+    held_out = hold_out(data, np.random.default_rng(0))
+    assert held_out is not None
+    candidate, active = ConfiguredAlgorithm.parse("popularity"), ConfiguredAlgorithm.parse("pure_svd")
+    measured = of_named(data, held_out, candidate, SEED, no_progress).measured
+    other = of_named(data, held_out, active, SEED, no_progress).measured
+    assert measured is not None
+    assert other is not None
+    incumbent = Incumbent(fitted("pure_svd", data))
+
+    def compared(others: list[tuple[ConfiguredAlgorithm, ListQuality]], limit_s: float) -> ListComparison | None:
+        return compare_lists(incumbent, candidate, held_out, measured, limit_s=limit_s, seed=SEED, others=others)
+
+    found = compared([(active, other.quality)], -1)
+    assert found == ListComparison(measured.quality.ndcg, other.quality.ndcg, len(held_out.hidden), "refitted")
+    assert compared([(candidate, measured.quality)], -1) is None
+    assert compared([], 60) is not None
 
 
 def test_what_a_user_did_since_is_folded_in() -> None:
