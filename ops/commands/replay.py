@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from threadpoolctl import threadpool_limits
 
 from ops.console.progress import StageProgress
 from ops.console.table import table
@@ -42,7 +43,8 @@ def command(
     if (recommendation_id is None) == (sample is None):
         raise UsageError("Name one list by its recommendation_id, or give --sample.")
     config = from_env(os.environ)
-    with StageProgress() as stages:
+    # One BLAS thread, as in a replica: more threads add in another order.
+    with StageProgress() as stages, threadpool_limits(1):
         try:
             replays = replay(config, recommendation_id, sample, seed, stages)
         except ArchiveError as error:
