@@ -109,8 +109,10 @@ class Rebuilder:
         if event.request is None:
             return Rebuilt([], "Its event is of an older release, which did not record what was asked for.")
         live = [] if event.user_id is None else self._evidence.live.get(event.user_id, [])
-        positions = [record[1:] for record in self._evidence.items]
-        marks = {producer: max((e, s) for p, e, s in positions if p == producer) for producer, _, _ in positions}
+        marks: dict[str, Position] = {}
+        for record in self._evidence.items:
+            position = Position(record.epoch, record.seq)
+            marks[record.producer] = max(position, marks.get(record.producer, position))
         watermark = f"{marks_text(marks)};{marks_text(marks)};{_EVERYTHING}"
         return self._rebuilt(event, version, last_events(live, self._events_per_user), watermark, None)
 

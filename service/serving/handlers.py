@@ -1,7 +1,4 @@
-"""One coroutine per route: decode, look up, rank, record, encode.
-
-Invariant: a handler calls `store.current()` once, and never waits for telemetry of a served list.
-"""
+"""One coroutine per route: decode, look up, encode. `served_lists` makes and records lists."""
 
 import time
 from functools import partial

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from service.api import user_wire, wire
 from service.api.reply import Reply
+from service.live.live_users import list_user
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import EVENT_TYPES, UserHistory
 from service.serving import request_inputs
@@ -27,7 +28,8 @@ async def known_user(request: web.Request) -> web.Response:
     user_row = user_row_of(context, snapshot, user_id)
     live = context.live.user(snapshot, pseudonym, user_row)
     events = context.live.state.user(pseudonym)
-    history = live.history if live is not None else None if user_row is None else snapshot.user_history(user_row)
+    user = list_user(user_row, live)
+    history = None if user is None else user.known_history(snapshot)
     answer: user_wire.KnownUser = {
         "user_id": user_id,
         "model": snapshot.version,
