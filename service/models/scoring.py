@@ -62,7 +62,6 @@ class TopNRequest(NamedTuple):
         n: Maximum length of the list.
         offset: Number of best items to skip.
         exclude: Int64 (m,), rows to leave out besides the seen items.
-        barred: Bool (n_items,), rows to leave out too; None for none.
         user: The user's representation, folded in; None for the trained one.
     """
 
@@ -70,7 +69,6 @@ class TopNRequest(NamedTuple):
     n: int
     offset: int = 0
     exclude: Rows = NO_ROWS
-    barred: NDArray[np.bool_] | None = None
     user: UserRepresentation | None = None
 
 
@@ -142,8 +140,6 @@ def personal(snapshot: ModelSnapshot, requests: Sequence[TopNRequest]) -> list[R
 def personal_among(snapshot: ModelSnapshot, request: TopNRequest, include: Rows) -> Ranking:
     """Rank the items of `include`, int64 and unique, for a user."""
     rows = np.setdiff1d(include, np.concatenate([_seen_rows(snapshot, request), request.exclude]))
-    if request.barred is not None:
-        rows = rows[~request.barred[rows]]
     ranks = snapshot.popular_ranks
     if snapshot.neighbourhood is not None:
         neighbourhood = snapshot.neighbourhood
@@ -274,8 +270,6 @@ def _rank_by_inputs(snapshot: ModelSnapshot, neighbourhood: Neighbourhood, reque
     for left_out in (user.seen, request.exclude):
         if left_out.size:
             keep[np.isin(found, left_out)] = False
-    if request.barred is not None:
-        keep &= ~request.barred[found]
     rows = np.flatnonzero(keep)
     if rows.size < request.offset + request.n:
         return None
@@ -316,12 +310,10 @@ def neighbour_scores(
 
 
 def _exclude(snapshot: ModelSnapshot, request: TopNRequest, scores: Float32 | Scores) -> None:
-    """Set the scores of seen, excluded and barred items to -inf."""
+    """Set the scores of seen and excluded items to -inf."""
     scores[_seen_rows(snapshot, request)] = -np.inf
     if request.exclude.size:
         scores[request.exclude] = -np.inf
-    if request.barred is not None:
-        np.putmask(scores, request.barred, -np.inf)
 
 
 def _seen_rows(snapshot: ModelSnapshot, request: TopNRequest) -> NDArray[np.int32]:
