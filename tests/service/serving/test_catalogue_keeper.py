@@ -18,6 +18,7 @@ from telemetry.batch import EventPosition, Position
 from telemetry.events import Record, encode
 from telemetry.live.column_file import write_columns
 from telemetry.live.event_layer import write_layer
+from telemetry.live.feed_entry import ErasedUser
 from telemetry.live.live_event import LIVE_TYPES, LiveEvent
 from telemetry.live.live_feed_reader import FeedBatch
 from telemetry.live.state_manifest import StateManifest
@@ -132,6 +133,11 @@ async def test_actions_on_new_items_are_built_in_after_a_while(
         await keeper.follow(FeedBatch(events=events))
         async with asyncio.timeout(20):
             while len(store.current().items) == 30 or store.current().popularity[30] != 5:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            await keeper.follow(FeedBatch(erased=[ErasedUser("u0", 10**15)]))
+            # The next entry of the feed, a heartbeat at the latest, has it built in.
+            await keeper.follow(FeedBatch())
+            while store.current().popularity[30] != 4:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
     finally:
         running.cancel()

@@ -44,7 +44,8 @@ def test_what_is_finished_is_kept() -> None:
 def test_each_stage_has_a_pace_of_its_own() -> None:
     """The time before it counts as it was."""
     clock = Clock()
-    limited = CostLimit(10.0, no_progress, clock)
+    reported: list[tuple[str, int, int]] = []
+    limited = CostLimit(10.0, lambda *progress: reported.append(progress), clock)
     for done in range(1, 4):
         clock.now_s += 2
         limited("read", done, 3)
@@ -52,3 +53,4 @@ def test_each_stage_has_a_pace_of_its_own() -> None:
     for done in range(1, 11):
         clock.now_s += 0.01
         limited("fit", done, 100)
+    assert reported[-1] == ("fit", 10, 100)
