@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+from hypothesis import settings
 from scipy.sparse import csr_array
 from xdist.scheduler import LoadFileScheduling
 
@@ -27,6 +28,10 @@ from service.models.publication import activate
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from tests.support.replica_app import client, context  # noqa: F401 - fixtures of several files
+
+# How long an example takes is no promise, and other work on the machine makes any of them slow.
+settings.register_profile("untimed", parent=settings.default, deadline=None)
+settings.load_profile("untimed")
 
 # Whole installations under faults, which must answer every request in time: other tests would take their cores.
 ALONE = frozenset(
