@@ -95,6 +95,8 @@ class ListRequest(NamedTuple):
     @property
     def candidate_set(self) -> str:
         """The candidates by name; ids are given by count and CRC-32, a filter by its CRC-32."""
+        if self[_N_USUAL:] == _USUAL:
+            return "catalogue"
         if self.similar_to is not None:
             return f"similar:{self.similar_to}"
         if self.seeds:
@@ -109,7 +111,7 @@ class ListRequest(NamedTuple):
     @property
     def as_fields(self) -> dict[str, Any]:
         """What the list depends on as plain JSON, without the user and without what was not asked for."""
-        if self.is_plain and not self.offset and not self.exclude and self.level is None:
+        if self[_N_USUAL:] == _USUAL:
             return {"n": self.n}
         values = zip(self._fields, self, ListRequest(0), strict=True)
         return {name: _plain(value) for name, value, default in values if name in _NAMES and value != default}
@@ -132,6 +134,9 @@ _NO_MATTER: Final = {"user_id", "fields", "deadline_ms", "explain"}
 _NAMES: Final = tuple(name for name in ListRequest._fields if name not in _NO_MATTER)
 _N_PLAIN: Final = ListRequest._fields.index("deadline_ms") + 1
 _DEFAULTS: Final = ListRequest(1)[_N_PLAIN:-1]
+# Most requests name a user and a length alone.
+_N_USUAL: Final = ListRequest._fields.index("offset")
+_USUAL: Final = ListRequest(1)[_N_USUAL:]
 
 
 def _plain(value: Any) -> Any:

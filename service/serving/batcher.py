@@ -30,15 +30,15 @@ class Batcher:
     def __init__(self) -> None:
         self._waiting: list[_Waiting] = []
 
-    async def personal(self, snapshot: ModelSnapshot, top_n: scoring.TopNRequest) -> scoring.Ranking:
-        """Rank one list."""
+    def personal(self, snapshot: ModelSnapshot, top_n: scoring.TopNRequest) -> asyncio.Future[scoring.Ranking]:
+        """Rank one list: await the result, which is there at the end of this turn."""
         loop = asyncio.get_running_loop()
         if not self._waiting:
             # The loop runs this callback after all callbacks that are ready now, which are the requests of this turn.
             loop.call_soon(self._rank_waiting)
         ranked: asyncio.Future[scoring.Ranking] = loop.create_future()
         self._waiting.append(_Waiting(snapshot, top_n, ranked))
-        return await ranked
+        return ranked
 
     def _rank_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []

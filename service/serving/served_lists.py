@@ -17,14 +17,14 @@ from service.lists import pipeline
 from service.lists.exploration import Exploration, explores
 from service.lists.item_scores import ListUser
 from service.lists.list_request import ListRequest
-from service.lists.pipeline import ListModel, MadeList
+from service.lists.pipeline import ListModel
 from service.lists.popular_window import window_s
 from service.lists.reduced import REDUCED, reduced_ranking
 from service.live.live_users import list_user
 from service.models import scoring
+from service.models.scoring import Ranking, TopNRequest
 from service.models.snapshot import ModelSnapshot
 from service.serving import request_inputs
-from service.serving.batcher import Batcher
 from service.serving.context import CONTEXT, ReplicaContext
 from service.serving.known_users import user_row_of
 from service.serving.ranked_list import RankedList
@@ -95,7 +95,11 @@ async def _prepare(request: web.Request, list_request: ListRequest) -> PreparedL
     now_s = int(time.time() * 1000) / 1000
     if list_request.is_plain:
         hidden = catalogue.unavailable_rows(now_s)
-        made = await _plain_list(context.batcher, snapshot, list_request, user, hidden)
+        ranking = _ranking_or_request(snapshot, list_request, user, hidden)
+        if isinstance(ranking, TopNRequest):
+            # Together with those of other requests.
+            ranking = await context.batcher.personal(snapshot, ranking)
+        made = pipeline.plain_list(snapshot, list_request, user, hidden, ranking)
     else:
         seconds = None if list_request.window is None else window_s(list_request.window)
         counts = None if seconds is None else await context.window_counts.counts(snapshot, seconds)
@@ -121,10 +125,10 @@ def _decided(context: ReplicaContext, list_request: ListRequest, recommendation_
     return list_request
 
 
-async def _plain_list(
-    batcher: Batcher, snapshot: ModelSnapshot, list_request: ListRequest, user: ListUser | None, hidden: scoring.Rows
-) -> MadeList:
-    """Make a list that `is_plain`, together with those of other requests."""
+def _ranking_or_request(
+    snapshot: ModelSnapshot, list_request: ListRequest, user: ListUser | None, hidden: scoring.Rows
+) -> Ranking | TopNRequest:
+    """Return the ranking of a list that `is_plain`, or the request to compute it from a user's scores."""
     exclude = pipeline.rows_of(snapshot, list_request.exclude)
     if hidden.size:
         exclude = np.concatenate([exclude, hidden])
@@ -133,14 +137,11 @@ async def _plain_list(
     n, offset = list_request.n + 1, list_request.offset
     if user is not None and list_request.level in REDUCED:
         exclude = np.concatenate([exclude, user.seen_rows(snapshot)])
-        ranking = reduced_ranking(snapshot, list_request.level, user.row, n, offset=offset, exclude=exclude)
-    elif user is None or not user.is_known:
-        ranking = scoring.popular(snapshot, n, offset=offset, exclude=exclude)
-    else:
-        # With a representation the row does not count.
-        top_n = scoring.TopNRequest(user.row or 0, n, offset, exclude, user=user.representation)
-        ranking = await batcher.personal(snapshot, top_n)
-    return pipeline.plain_list(snapshot, list_request, user, hidden, ranking)
+        return reduced_ranking(snapshot, list_request.level, user.row, n, offset=offset, exclude=exclude)
+    if user is None or not user.is_known:
+        return scoring.popular(snapshot, n, offset=offset, exclude=exclude)
+    # With a representation the row does not count.
+    return TopNRequest(user.row or 0, n, offset, exclude, user=user.representation)
 
 
 def _record(request: web.Request, prepared: PreparedList) -> wire.Recommendations:

@@ -77,9 +77,9 @@ async def test_a_cancelled_request_does_not_affect_the_others(make_snapshot: Mak
     """Its list is ranked and discarded."""
     snapshot = make_snapshot()
     batcher = Batcher()
-    given_up = asyncio.create_task(batcher.personal(snapshot, TopNRequest(0, 5)))
-    kept = asyncio.create_task(batcher.personal(snapshot, TopNRequest(1, 5)))
-    asyncio.get_running_loop().call_soon(given_up.cancel)
+    given_up = batcher.personal(snapshot, TopNRequest(0, 5))
+    kept = batcher.personal(snapshot, TopNRequest(1, 5))
+    given_up.cancel()
     assert same(await kept, scoring.personal(snapshot, [TopNRequest(1, 5)])[0])
     with pytest.raises(asyncio.CancelledError):
         await given_up
