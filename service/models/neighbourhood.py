@@ -184,11 +184,14 @@ def _combined(
 ) -> NeighbourScores:
     """Combine weights and signals, each (p,), into the terms of their items, int32 (p,)."""
     terms: Scores = np.bincount(items, weights=weight * signal, minlength=n_items).astype(np.float64, copy=False)
+    if neighbourhood.combine == "sum":
+        has_neighbour = np.zeros(n_items, dtype=bool)
+        has_neighbour[items] = True
+        return NeighbourScores(terms, has_neighbour)
     n_neighbours = np.bincount(items, minlength=n_items)
-    if neighbourhood.combine != "sum":
-        is_mean = neighbourhood.combine == "mean"
-        divisors = n_neighbours if is_mean else np.bincount(items, weights=np.abs(weight), minlength=n_items)
-        np.divide(terms, divisors, out=terms, where=divisors > 0)
+    is_mean = neighbourhood.combine == "mean"
+    divisors = n_neighbours if is_mean else np.bincount(items, weights=np.abs(weight), minlength=n_items)
+    np.divide(terms, divisors, out=terms, where=divisors > 0)
     return NeighbourScores(terms, n_neighbours > 0)
 
 

@@ -31,6 +31,8 @@ from service.models.vocabulary import Vocabulary
 
 Float32 = NDArray[np.float32]
 UNPUBLISHED = "unpublished"
+# Each takes about half a kilobyte.
+_MOST_FOLDED_USERS = 1 << 14
 # Below the largest float32, with room for rounding.
 _MAX_SCORE = 1e38
 
@@ -203,13 +205,24 @@ class ModelSnapshot:
 
     def trained_user(self, user_row: int) -> UserRepresentation:
         """Return the representation of a user as trained."""
-        if self.neighbourhood is not None and self.neighbourhood.over == "items":
+        if self.fold_in is not None and self.neighbourhood is not None and self.neighbourhood.over == "items":
+            kept = self._folded_users.get(user_row)
+            if kept is not None:
+                return kept
             folded = fold_in(self, self.user_history(user_row))
             if folded is not None:
+                if len(self._folded_users) >= _MOST_FOLDED_USERS:
+                    self._folded_users.clear()
+                self._folded_users[user_row] = folded
                 return folded
         return UserRepresentation(
             self.user_factors[user_row], float(self.user_constants[user_row]), self.seen_rows(user_row)
         )
+
+    @cached_property
+    def _folded_users(self) -> dict[int, UserRepresentation]:
+        """Users of a model with neighbours who were asked for before: a pure function's results, kept for speed."""
+        return {}
 
     @cached_property
     def popular_rows(self) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """Ranks the requests of one turn of the event loop together.
 
-Invariant: a list is the same to the last bit whether it is ranked by itself or in a batch (`service.models.scoring`).
-A request waits for the end of its turn and for no timer.
+Invariant: a list is the same to the last bit whether it is ranked by itself, in a batch (`service.models.scoring`) or
+was ranked before. A request waits for the end of its turn and for no timer.
 """
 
 import asyncio
@@ -10,7 +10,9 @@ from itertools import groupby
 from typing import Final, NamedTuple
 
 from service.models import scoring
+from service.models.scoring import Ranking, TopNRequest
 from service.models.snapshot import ModelSnapshot
+from service.serving.kept_rankings import PLACES, KeptRankings, first, fits
 
 # Scores per batch: enough lists to pay for reading the item factors, and few enough to fit a core's cache.
 _BATCH_SCORES: Final = 1 << 17
@@ -20,8 +22,8 @@ _MAX_BATCH_LISTS: Final = 32
 
 class _Waiting(NamedTuple):
     snapshot: ModelSnapshot
-    top_n: scoring.TopNRequest
-    ranked: asyncio.Future[scoring.Ranking]
+    top_n: TopNRequest
+    ranked: asyncio.Future[Ranking]
 
 
 class Batcher:
@@ -29,14 +31,18 @@ class Batcher:
 
     def __init__(self) -> None:
         self._waiting: list[_Waiting] = []
+        self._kept = KeptRankings()
 
-    def personal(self, snapshot: ModelSnapshot, top_n: scoring.TopNRequest) -> asyncio.Future[scoring.Ranking]:
+    def personal(self, snapshot: ModelSnapshot, top_n: TopNRequest) -> asyncio.Future[Ranking]:
         """Rank one list: await the result, which is there at the end of this turn."""
         loop = asyncio.get_running_loop()
+        ranked: asyncio.Future[Ranking] = loop.create_future()
+        if fits(top_n) and (kept := self._kept.find(snapshot, top_n)) is not None:
+            ranked.set_result(kept)
+            return ranked
         if not self._waiting:
             # The loop runs this callback after all callbacks that are ready now, which are the requests of this turn.
             loop.call_soon(self._rank_waiting)
-        ranked: asyncio.Future[scoring.Ranking] = loop.create_future()
         self._waiting.append(_Waiting(snapshot, top_n, ranked))
         return ranked
 
@@ -47,17 +53,20 @@ class Batcher:
             entries = list(group)
             size = min(_MAX_BATCH_LISTS, max(_MIN_BATCH_LISTS, _BATCH_SCORES // max(1, len(snapshot.items))))
             for start in range(0, len(entries), size):
-                _rank_batch(snapshot, entries[start : start + size])
+                self._rank_batch(snapshot, entries[start : start + size])
 
-
-def _rank_batch(snapshot: ModelSnapshot, entries: Sequence[_Waiting]) -> None:
-    try:
-        rankings = scoring.personal(snapshot, [entry.top_n for entry in entries])
-    except Exception as error:  # noqa: BLE001 (raised in each waiting request, where the boundary handles it)
-        for entry in entries:
+    def _rank_batch(self, snapshot: ModelSnapshot, entries: Sequence[_Waiting]) -> None:
+        # A longer list costs little more, and serves a later request for more items.
+        requests = [entry.top_n._replace(n=PLACES) if fits(entry.top_n) else entry.top_n for entry in entries]
+        try:
+            rankings = scoring.personal(snapshot, requests)
+        except Exception as error:  # noqa: BLE001 (raised in each waiting request, where the boundary handles it)
+            for entry in entries:
+                if not entry.ranked.done():
+                    entry.ranked.set_exception(error)
+            return
+        for entry, ranking in zip(entries, rankings, strict=True):
+            if fits(entry.top_n):
+                self._kept.keep(snapshot, entry.top_n.user_row, ranking)
             if not entry.ranked.done():
-                entry.ranked.set_exception(error)
-        return
-    for entry, ranking in zip(entries, rankings, strict=True):
-        if not entry.ranked.done():
-            entry.ranked.set_result(ranking)
+                entry.ranked.set_result(first(ranking, entry.top_n.n))

@@ -10,6 +10,7 @@ from service.models import scoring
 from service.models.scoring import Ranking, TopNRequest
 from service.models.snapshot import ModelSnapshot
 from service.serving.batcher import Batcher
+from service.serving.kept_rankings import KeptRankings
 
 Make = Callable[..., ModelSnapshot]
 
@@ -93,3 +94,39 @@ async def test_many_requests_are_split_into_batches(
     batcher = Batcher()
     await asyncio.gather(*(batcher.personal(snapshot, TopNRequest(user % 7, 3)) for user in range(70)))
     assert [count for _, count in batches] == [32, 32, 6]
+
+
+async def test_a_list_that_was_ranked_before_is_not_ranked_again(
+    make_snapshot: Make, batches: list[tuple[ModelSnapshot, int]]
+) -> None:
+    """A shorter or longer one of a trained user either; a new model, an exclusion and a live event rank anew."""
+    snapshot, other = make_snapshot(seed=1), make_snapshot(seed=2)
+    batcher = Batcher()
+    alone = {n: scoring.personal(snapshot, [TopNRequest(2, n)])[0] for n in (5, 31, 32)}
+    batches.clear()
+    for n in (5, 31, 5):
+        assert same(await batcher.personal(snapshot, TopNRequest(2, n)), alone[n])
+    assert len(batches) == 1
+    assert same(await batcher.personal(snapshot, TopNRequest(2, 32)), alone[32])
+    best = alone[5].rows[:1]
+    without_best = await batcher.personal(snapshot, TopNRequest(2, 4, exclude=best))
+    assert without_best.rows.tolist() == alone[5].rows[1:].tolist()
+    user = snapshot.trained_user(3)
+    assert same(
+        await batcher.personal(snapshot, TopNRequest(2, 5, user=user)),
+        scoring.personal(snapshot, [TopNRequest(3, 5)])[0],
+    )
+    assert same(await batcher.personal(other, TopNRequest(2, 5)), scoring.personal(other, [TopNRequest(2, 5)])[0])
+    assert same(await batcher.personal(snapshot, TopNRequest(2, 5)), alone[5])
+
+
+async def test_a_bounded_number_of_lists_is_kept(make_snapshot: Make) -> None:
+    snapshot = make_snapshot()
+    kept = KeptRankings(most=2)
+    for user in range(5):
+        request = TopNRequest(user, 4)
+        assert kept.find(snapshot, request) is None
+        kept.keep(snapshot, user, scoring.personal(snapshot, [request._replace(n=31)])[0])
+        found = kept.find(snapshot, request)
+        assert found is not None
+        assert same(found, scoring.personal(snapshot, [request])[0])
