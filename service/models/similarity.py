@@ -1,7 +1,7 @@
 """The items nearest to one item: by the cosine of their factors, or of their sets of users.
 
-Invariant: as in `scoring`, the order of a list comes from one float64 routine, and a float32 product chooses the
-candidates.
+Invariant: as in `scoring`, exact similarities come from one float64 routine, and a float32 product approximates them
+to choose the candidates of a list.
 """
 
 from typing import Final
@@ -9,24 +9,12 @@ from typing import Final
 import numpy as np
 
 from service.models.neighbourhood import Scores, row_entries
-from service.models.scoring import Ranking, Rows, products, sorted_page, top_n
+from service.models.scoring import Rows, products
 from service.models.snapshot import Float32, ModelSnapshot
 
 # Users sampled in a model without factors.
 _MAX_USERS: Final = 1000
 _EPSILON: Final = float(np.finfo(np.float32).eps)
-
-
-def similar(snapshot: ModelSnapshot, item_row: int, n: int) -> Ranking:
-    """Rank the other items by the cosine of their factors with those of one item.
-
-    A model without factors uses the cosine of the sets of users, and leaves out items that share no user.
-    """
-    if not snapshot.n_factors:
-        return sorted_page(*shared_user_cosines(snapshot, item_row), snapshot.popular_ranks, 0, n)
-    approximate, bound = approximate_similarities(snapshot, item_row)
-    ranks = snapshot.popular_ranks
-    return top_n(approximate, bound, lambda rows: exact_similarities(snapshot, item_row, rows), ranks, 0, n)
 
 
 def exact_similarities(snapshot: ModelSnapshot, item_row: int, rows: Rows) -> Scores:

@@ -10,7 +10,10 @@ import numpy as np
 
 from service.catalogue.served_model import ServedModel
 from service.errors import ModelError, ModelRefused
-from service.models import active_model, artefact, scoring, similarity
+from service.lists.filters.masks import FilterMasks
+from service.lists.list_request import ListRequest
+from service.lists.pipeline import ListModel, make_list
+from service.models import active_model, artefact, scoring
 from service.models.snapshot import ModelSnapshot
 
 _WARM_USERS: Final = 32
@@ -72,8 +75,8 @@ class ModelCheck:
         self.subject = version
         try:
             snapshot = artefact.load(self._models_dir / version, self._progress)
-            warm_up(snapshot)
             served = self._build(snapshot)
+            warm_up(served)
         except ModelError:
             raise
         except Exception as error:
@@ -87,12 +90,13 @@ class ModelCheck:
             raise ModelRefused(f"{self.subject} took too long to read.")
 
 
-def warm_up(snapshot: ModelSnapshot) -> None:
-    """Compute some lists: fills lazy attributes and touches the mapped pages.
+def warm_up(served: ServedModel) -> None:
+    """Compute some lists as requests do: fills lazy attributes and touches the mapped pages.
 
     Raises:
         ModelRefused: A list is invalid.
     """
+    snapshot = served.snapshot
     n_users = len(snapshot.users)
     for user_row in np.linspace(0, n_users - 1, min(_WARM_USERS, n_users), dtype=int).tolist():
         (ranking,) = scoring.personal(snapshot, [scoring.TopNRequest(user_row, 10)])
@@ -102,4 +106,5 @@ def warm_up(snapshot: ModelSnapshot) -> None:
             )
     scoring.popular(snapshot, 10)
     if len(snapshot.items):
-        similarity.similar(snapshot, 0, 10)
+        request = ListRequest(10, similar_to=snapshot.items.id_of[0])
+        make_list(ListModel(snapshot, served.catalogue, FilterMasks()), request, None, time.time())

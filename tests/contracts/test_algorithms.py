@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.errors import TrainingDiverged, UsageError
-from service.models import artefact, erased_users, publication, scoring, similarity
+from service.models import artefact, erased_users, publication, scoring
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.training.algorithms import hyperparameters, registry
@@ -21,6 +21,7 @@ from service.training.data import datasets
 from service.training.evaluation import splits
 from service.training.evaluation.measures.prediction_error import rmse
 from service.training.interactions import Interactions, ReadReport, no_progress
+from tests.support.similar_list import similar_list
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,7 @@ def test_a_list_is_sorted_by_score(case: Case) -> None:
             ranking.rows.tolist()
             == unseen[np.lexsort((unseen, -snapshot.popularity[unseen], -scores[unseen]))][:10].tolist()
         )
-    assert 3 not in similarity.similar(snapshot, 3, 20).rows
+    assert 3 not in similar_list(snapshot, 3, 20).rows
 
 
 def test_erasing_a_user_changes_no_other_user(case: Case) -> None:

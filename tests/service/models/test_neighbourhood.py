@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.errors import ModelRefused
-from service.models import artefact, erased_users, publication, scoring, similarity
+from service.models import artefact, erased_users, publication, scoring
 from service.models.neighbourhood import Combine, Neighbourhood, Over, Signal
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
+from tests.support.similar_list import similar_list
 
 N_USERS, N_ITEMS = 12, 9
 
@@ -158,10 +159,10 @@ def test_similar_items_of_a_model_without_factors_share_users() -> None:
         seen[user, snapshot.seen_rows(user)] = 1
     shared = seen.T @ seen
     cosine = shared[2] / np.sqrt(shared[2, 2] * np.diag(shared))
-    ranking = similarity.similar(snapshot, 2, N_ITEMS)
+    made_list = similar_list(snapshot, 2, N_ITEMS)
     expected = [row for row in np.argsort(-cosine, kind="stable").tolist() if row != 2 and cosine[row] > 0]
-    assert ranking.rows.tolist() == expected
-    np.testing.assert_allclose(ranking.scores, cosine[expected])
+    assert made_list.rows == expected
+    np.testing.assert_allclose(made_list.scores, cosine[expected])
 
 
 @pytest.mark.parametrize("over", ["items", "users"])

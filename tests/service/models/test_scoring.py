@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.models import scoring, similarity
+from service.models import scoring
 from service.models.snapshot import ModelSnapshot
 
 Make = Callable[..., ModelSnapshot]
@@ -125,24 +125,6 @@ def test_a_user_who_has_seen_everything_gets_an_empty_list(make_snapshot: Make) 
     everything = np.arange(40, dtype=np.int64)
     (ranking,) = scoring.personal(snapshot, [scoring.TopNRequest(0, 10, exclude=everything)])
     assert ranking.rows.size == 0
-
-
-def test_similar_items_are_ordered_by_cosine_and_leave_the_item_itself_out(make_snapshot: Make) -> None:
-    """The order is that of the plain cosine."""
-    snapshot = make_snapshot(n_items=300)
-    factors = snapshot.item_factors.astype(np.float64)
-    cosine = factors @ factors[5] / (np.linalg.norm(factors, axis=1) * np.linalg.norm(factors[5]))
-    cosine[5] = -np.inf
-    ranking = similarity.similar(snapshot, 5, 12)
-    assert ranking.rows.tolist() == np.argsort(-cosine, kind="stable")[:12].tolist()
-    np.testing.assert_allclose(ranking.scores, cosine[ranking.rows], rtol=1e-5)
-
-
-def test_an_item_without_factors_is_similar_to_nothing_and_breaks_nothing(make_snapshot: Make) -> None:
-    """All-zero factors have no direction: the cosine is 0, not NaN."""
-    snapshot = make_snapshot(n_items=50)
-    snapshot.item_factors[7] = 0
-    assert similarity.similar(snapshot, 7, 5).scores.tolist() == [0.0] * 5
 
 
 @pytest.mark.parametrize("include", [None, [3, 4, 5, 6, 7, 8]])
