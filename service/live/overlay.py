@@ -6,10 +6,10 @@ a duplicate, or erased. The number of events is bounded, in all and of each user
 miss them until the feed delivers them. Pure.
 """
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 
-from telemetry.batch import Position
+from telemetry.batch import EventPosition, Position
 from telemetry.live.live_event import LiveEvent
 
 
@@ -25,8 +25,8 @@ class Overlay:
         self._most = most
         self._most_of_user = most_of_user
         self._by_user: dict[str, dict[str, LiveEvent]] = {}
-        # In the order of acceptance; an entry may outlive its event.
-        self._queue: deque[LiveEvent] = deque()
+        # In the order of acceptance.
+        self._queue: OrderedDict[EventPosition, LiveEvent] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -43,18 +43,16 @@ class Overlay:
         """Add an event, unless its user has one of the same id; returns the users whose events changed."""
         changed: list[str] = []
         # Under another identity the producer numbers anew what was not shipped, and no mark passes the old numbers.
-        is_renumbered = bool(self._queue) and self._queue[-1].position[:2] != event.position[:2]
+        is_renumbered = bool(self._queue) and next(reversed(self._queue))[:2] != event.position[:2]
         while self._queue and (is_renumbered or len(self._queue) >= self._most):
-            oldest = self._queue.popleft()
-            if self._remove(oldest):
-                changed.append(oldest.user_id)
+            changed.append(self._remove(self._oldest()).user_id)
         events = self._by_user.setdefault(event.user_id, {})
         if event.event_id not in events:
             events[event.event_id] = event
-            self._queue.append(event)
+            self._queue[event.position] = event
             changed.append(event.user_id)
             if len(events) > self._most_of_user:
-                del events[next(iter(events))]
+                self._remove(next(iter(events.values())))
         return changed
 
     def delivered(self, event: LiveEvent) -> None:
@@ -67,13 +65,11 @@ class Overlay:
         """Remove the events up to the marks of their producer; returns the users whose events changed."""
         changed: list[str] = []
         while self._queue:
-            oldest = self._queue[0]
+            oldest = self._oldest()
             mark = marks.get(oldest.position.producer)
-            if self._holds(oldest) and (mark is None or mark < oldest.position[1:]):
+            if mark is None or mark < oldest.position[1:]:
                 break
-            self._queue.popleft()
-            if self._remove(oldest):
-                changed.append(oldest.user_id)
+            changed.append(self._remove(oldest).user_id)
         return changed
 
     def erase(self, user_id: str, requested_ms: int) -> None:
@@ -82,18 +78,17 @@ class Overlay:
             if event.received_ms <= requested_ms:
                 self._remove(event)
 
-    def _holds(self, event: LiveEvent) -> bool:
-        return self._by_user.get(event.user_id, {}).get(event.event_id) is event
+    def _oldest(self) -> LiveEvent:
+        return next(iter(self._queue.values()))
 
-    def _remove(self, event: LiveEvent) -> bool:
-        """Remove an event; returns whether it was there."""
-        if not self._holds(event):
-            return False
+    def _remove(self, event: LiveEvent) -> LiveEvent:
+        """Remove an event that is held, and return it."""
+        del self._queue[event.position]
         events = self._by_user[event.user_id]
         del events[event.event_id]
         if not events:
             del self._by_user[event.user_id]
-        return True
+        return event
 
 
 def content_of(event: LiveEvent) -> tuple[object, ...]:

@@ -196,6 +196,30 @@ def test_the_overlay_is_bounded() -> None:
     assert positions(state, "u1") == [("own", 1, 1), ("own", 1, 3), ("own", 1, 5)]
 
 
+def test_what_the_feed_has_delivered_is_pending_no_more() -> None:
+    """Whatever is before it in the overlay, it is not counted, and its room is free."""
+    state = state_with(most_pending=3)
+    state.accept([event(seq, producer="own", user_id=f"u{seq}") for seq in (1, 2, 3)])
+    state.apply(Position(1, 1), [event(2, producer="own", user_id="u2")])
+    assert state.pending_events == 2
+    state.accept([event(4, producer="own", user_id="u4")])
+    assert state.pending_events == 3
+    assert positions(state, "u1") == [("own", 1, 1)]
+    state.erase(ErasedUser("u3", 10**15))
+    assert state.pending_events == 2
+    state.apply(Position(1, 2), [], marks={"own": Position(1, 3)})
+    assert state.pending_events == 1
+    assert positions(state, "u4") == [("own", 1, 4)]
+
+
+def test_pending_events_of_one_user_are_bounded() -> None:
+    """Beyond 1,000 the oldest leave, and are not counted."""
+    state = state_with(MemorySnapshot(most_events=2_000), most_pending=5_000)
+    state.accept([event(seq, producer="own") for seq in range(1, 1_004)])
+    assert state.pending_events == 1_000
+    assert positions(state)[0] == ("own", 1, 4)
+
+
 def test_another_identity_of_the_producer_ends_the_old_numbers() -> None:
     """They were given anew, and no mark passes the old ones."""
     state = state_with()
