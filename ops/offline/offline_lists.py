@@ -71,7 +71,7 @@ class OfflineLists:
             )
         self._pseudonyms = config.pseudonymiser()
         self._store = ModelStore(artefact.load(config.models_dir / version))
-        state = LiveState(most_pending=0)
+        state = LiveState(most_pending=0, most_events=config.live.events_per_user)
         self._users = LiveUsers(state, config.live_lists.seen)
         try:
             batch = _stored_state(config)

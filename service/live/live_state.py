@@ -25,6 +25,7 @@ from telemetry.batch import EventPosition, Position
 from telemetry.live.feed_entry import ErasedUser
 from telemetry.live.live_event import LiveEvent, last_events
 from telemetry.live.state_watermark import watermark_text
+from telemetry.settings import LiveSettings
 
 # Arrivals dropped in one call, so that the event loop does not wait for a large snapshot.
 _DROPPED_PER_CALL: Final = 2_000
@@ -32,6 +33,7 @@ _DROPPED_PER_CALL: Final = 2_000
 _USER_FACTOR: Final = 2
 _MOST_PENDING_OF_USER: Final = 1_000
 _START: Final = Position(0, 0)
+_LIVE_DEFAULTS: Final = LiveSettings()
 
 
 class Snapshot(Protocol):
@@ -64,12 +66,18 @@ class Snapshot(Protocol):
 
 
 class NoSnapshot:
-    """The state before there is any."""
+    """The state before there is any.
+
+    Args:
+        most_events: How many events of a user the state keeps.
+    """
 
     position: Final = _START
     marks: Final[Mapping[str, Position]] = {}
     since_ms: Final = 0
-    most_events: Final = 100
+
+    def __init__(self, most_events: int) -> None:
+        self.most_events: Final = most_events
 
     def events(self, user_id: str) -> Sequence[LiveEvent]:
         """Return no event."""
@@ -118,10 +126,11 @@ class LiveState:
 
     Args:
         most_pending: How many events the overlay holds.
+        most_events: How many events of a user the state keeps before there is a snapshot, which says it from then on.
     """
 
-    def __init__(self, most_pending: int) -> None:
-        self._snapshot: Snapshot = NoSnapshot()
+    def __init__(self, most_pending: int, most_events: int = _LIVE_DEFAULTS.events_per_user) -> None:
+        self._snapshot: Snapshot = NoSnapshot(most_events)
         self._marks: dict[str, Position] = {}
         # Of each user in the order of arrival, with the feed's position.
         self._recent: dict[str, list[tuple[Position, LiveEvent]]] = {}

@@ -63,9 +63,9 @@ class ReplicaContext:
     @cached_property
     def live(self) -> LiveUsers:
         """The live state of users."""
-        config = self.config.live_lists
-        types = live_types(impressions=self.config.live.impressions)
-        return LiveUsers(LiveState(config.pending_events), config.seen, types)
+        lists, live = self.config.live_lists, self.config.live
+        state = LiveState(lists.pending_events, live.events_per_user)
+        return LiveUsers(state, lists.seen, live_types(impressions=live.impressions))
 
     @cached_property
     def window_counts(self) -> WindowCounts:

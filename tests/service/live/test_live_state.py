@@ -220,6 +220,13 @@ def test_pending_events_of_one_user_are_bounded() -> None:
     assert positions(state)[0] == ("own", 1, 4)
 
 
+def test_before_any_snapshot_a_user_has_as_many_events_as_the_setting_says() -> None:
+    """Also without one, as on an installation that has just started."""
+    state = LiveState(100, most_events=2)
+    state.apply(Position(1, 1), [event(seq, seq) for seq in range(1, 6)])
+    assert positions(state) == [("p", 1, 4), ("p", 1, 5)]
+
+
 def test_another_identity_of_the_producer_ends_the_old_numbers() -> None:
     """They were given anew, and no mark passes the old ones."""
     state = state_with()
