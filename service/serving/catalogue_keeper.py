@@ -98,6 +98,7 @@ class CatalogueKeeper:
         for erased in batch.erased:
             self._raters.forget(erased.user_id, erased.requested_ms)
         self._raters.pass_marks(batch.marks)
+        self._gather()
         self._position = max(batch.position, self._position if snapshot is None else snapshot.position)
 
     def record(self, item_id: str) -> ItemRecord | None:
@@ -191,7 +192,6 @@ class CatalogueKeeper:
         for event in events:
             if is_new(event.item_id):
                 self._raters.add(event.item_id, key_of(event.user_id), action_of(event))
-        self._gather()
 
     def _gather(self) -> None:
         """Have actions on new items built in soon."""
