@@ -12,7 +12,7 @@ from service.api.docs_page import PAGE_HEADERS, page
 from service.api.list_bodies import ManyRecommendationsRequest, RecommendationsRequest
 from service.api.openapi import document
 from service.api.reply import Reply
-from service.errors import NotFound, Unavailable
+from service.errors import Unavailable
 from service.lists.list_request import ListRequest
 from service.security import security_log
 from service.security.api_key import TENANT
@@ -74,9 +74,6 @@ async def similar(request: web.Request) -> web.Response:
     """GET /v1/items/{item_id}/similar?n=10, or /v1/items/similar?item_id=…: the nearest items."""
     item_id = request_inputs.read_id(request, "item_id", request_inputs.LIST_FIELDS)
     query = request_inputs.read_list_query(request)
-    context = request.app[CONTEXT]
-    if item_id not in context.store.current().items.row_of or context.items.is_removed(item_id):
-        raise NotFound(f"The served model has no item {item_id!r}.")
     return _list_reply(await served_lists.serve(request, ListRequest(similar_to=item_id, **query._asdict())))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from aiohttp import web
 
 from service.api import wire
-from service.errors import Invalid
+from service.errors import Invalid, NotFound
 from service.lists import pipeline
 from service.lists.exploration import Exploration, explores
 from service.lists.item_scores import ListUser
@@ -44,7 +44,12 @@ class PreparedList(NamedTuple):
 
 
 async def serve(request: web.Request, list_request: ListRequest) -> wire.Recommendations:
-    """Make a list, record it as served and return its answer."""
+    """Make a list, record it as served and return its answer.
+
+    Raises:
+        Invalid: The filter or the page token is wrong.
+        NotFound: The model has no item whose similar items are asked for.
+    """
     return _record(request, await _prepare(request, list_request))
 
 
@@ -101,6 +106,7 @@ async def _prepare(request: web.Request, list_request: ListRequest) -> PreparedL
             ranking = await context.batcher.personal(snapshot, ranking)
         made = pipeline.plain_list(snapshot, list_request, user, hidden, ranking)
     else:
+        _require_item(context, snapshot, list_request.similar_to)
         seconds = None if list_request.window is None else window_s(list_request.window)
         counts = None if seconds is None else await context.window_counts.counts(snapshot, seconds)
         list_model = ListModel(snapshot, catalogue, context.filter_masks, counts)
@@ -109,6 +115,16 @@ async def _prepare(request: web.Request, list_request: ListRequest) -> PreparedL
         context.level_costs.observe(list_request.level, time.perf_counter() - started_s)
     ranked = RankedList(list_request, snapshot, made, catalogue, live)
     return PreparedList(ranked, started_s, recommendation_id, now_s)
+
+
+def _require_item(context: ReplicaContext, snapshot: ModelSnapshot, item_id: str | None) -> None:
+    """Refuse a list of items similar to one that the snapshot does not have.
+
+    Raises:
+        NotFound: There is no such item, or it was removed.
+    """
+    if item_id is not None and (item_id not in snapshot.items.row_of or context.items.is_removed(item_id)):
+        raise NotFound(f"The served model has no item {item_id!r}.")
 
 
 def _decided(context: ReplicaContext, list_request: ListRequest, recommendation_id: str) -> ListRequest:

@@ -306,6 +306,20 @@ async def test_similar_items_exclude_the_item(client: Client) -> None:
     assert problem["type"] == "/problems/not-found"
 
 
+async def test_a_model_that_is_swapped_in_during_a_request_changes_no_list_of_similar_items(
+    client: Client,
+    context: ReplicaContext,
+    monkeypatch: pytest.MonkeyPatch,
+    make_snapshot: Callable[..., ModelSnapshot],
+) -> None:
+    """Whether there is the item is decided by the model that the list is made from."""
+    current, swapped_in = iter([context.store.current()]), make_snapshot(n_items=3)
+    monkeypatch.setattr(context.store, "current", lambda: next(current, swapped_in))
+    answer = await body(client, "GET", "/v1/items/i4/similar?n=3", 200)
+    assert [item["source"] for item in answer["items"]] == ["similar"] * 3
+    await body(client, "GET", "/v1/items/i4/similar?n=3", 404)
+
+
 async def test_every_list_becomes_a_served_event(client: Client, context: ReplicaContext) -> None:
     """The event holds the list as answered, under the balancer's request id."""
     headers = {"X-Request-Id": "0123456789abcdef0123456789abcdef"}
