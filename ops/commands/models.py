@@ -40,7 +40,7 @@ def list_command(*, as_json: JsonOption = False) -> int:
 def show_command(
     version: Annotated[str | None, typer.Argument(help="By default the active one.")] = None,
     *,
-    as_json: JsonOption = False,
+    _as_json: Annotated[bool, typer.Option("--json", help="Changes nothing: show always prints JSON.")] = False,
 ) -> int:
     """Print a version's manifest as JSON."""
     return show(from_env(os.environ), version)
