@@ -144,7 +144,6 @@ def test_a_fold_in_agrees_with_a_refit(case: Case, data: Interactions, fits: dic
         expected, got = refitted[unseen], found[unseen]
         overlaps.append(np.intersect1d(np.argsort(-expected)[:10], np.argsort(-got)[:10]).size / 10)
         errors.append(np.sqrt(np.mean(np.square(got - expected))) / np.std(refitted))
-    print(f"{case.name}: overlap@10 {np.mean(overlaps):.2f}, error {np.mean(errors):.3f}")
     assert np.mean(overlaps) >= case.least_overlap
     assert np.mean(errors) <= case.most_error
 
