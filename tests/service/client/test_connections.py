@@ -5,7 +5,7 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ LIST = answer(
 )
 ACCEPTED = answer(202, '{"accepted": 1, "durability": "disk"}')
 Do = Callable[..., Any]
+AwaitUntil = Callable[..., Awaitable[None]]
 
 
 def with_client(url: str, *steps: Callable[[Client], Any], **options: Any) -> list[Any]:
@@ -145,24 +146,26 @@ def test_a_silent_server_ends_with_the_deadline(do: Do) -> None:
     assert isinstance(served, Recommendations)
 
 
-def test_a_connection_that_the_server_closed_is_not_used(do: Do) -> None:
+def test_a_connection_that_the_server_closed_is_not_used(do: Do, await_until: AwaitUntil) -> None:
     """As nginx closes one after a minute: a new one is made, without a second attempt."""
     with ScriptedServer([LIST, LIST]) as server:
 
         def close_first(client: Any) -> Any:
             server._open[0].shutdown(2)
-            return client.recommend("42") if isinstance(client, Client) else _after_a_turn(client)
+            return client.recommend("42") if isinstance(client, Client) else after_the_end(client)
+
+        async def after_the_end(client: AsyncClient) -> Recommendations:
+            session = client._connections._session
+            assert session is not None
+            assert session.connector is not None
+            ((idle,),) = session.connector._conns.values()
+            await await_until(lambda: not idle[0].is_connected())
+            return await client.recommend("42")
 
         first, second = do(server.url, lambda client: client.recommend("42"), close_first, retries=0)
     assert isinstance(first, Recommendations)
     assert isinstance(second, Recommendations)
     assert server.n_connections == 2
-
-
-async def _after_a_turn(client: AsyncClient) -> Recommendations:
-    # The event loop has to see the end of the connection.
-    await asyncio.sleep(0.05)
-    return await client.recommend("42")
 
 
 def test_tls(do: Do, tmp_path: Path) -> None:
