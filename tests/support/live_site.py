@@ -17,14 +17,16 @@ from telemetry.erasure.erasure_requests import late_event_filter, open_requests
 from telemetry.events import Event, Feedback, ItemChange, Record, System, encode
 from telemetry.ids import rfc3339_ms
 from telemetry.live.live_event import unix_ms
-from telemetry.notes import Note
+from telemetry.notes import Note, StateRestored
 from telemetry.settings import ConsumerSettings, LiveSettings
 from telemetry.stream.memory_feed_stream import MemoryFeed, MemoryFeedStream
+from tests.reference.live_state import item_changes, live_state
 from tests.support import sample_events
 from tests.support.live_follower import LiveFollower
 
 NOW_MS = unix_ms("2026-11-21T12:00:00.000Z")
 HEARTBEAT_S = 0.01
+USERS = ("a", "b", "c")
 # Snapshots are saved when a test asks for them, or when something is lost.
 BY_HAND = LiveSettings(snapshot_interval_s=1e6, events_per_user=4, feed_bytes=1 << 20)
 
@@ -162,3 +164,19 @@ def state_of(follower: LiveFollower, users: Sequence[str]) -> dict[str, list[tup
         user: [(event.position.producer, event.position.seq) for event in events]
         for user, events in follower.state(users).items()
     }
+
+
+async def check_followers(site: LiveSite, *followers: LiveFollower, most: int = 4, since_ms: int = 0) -> None:
+    """Check that followers, old and new, have the state that the archive has by definition."""
+    expected = live_state(site.root, most, since_ms)
+    for follower in (*followers, site.follower()):
+        await site.catch_up(follower)
+        assert follower.state(USERS) == expected
+        assert {change.item_id: change for change in follower.items.changes()} == {
+            item: record.event for item, record in item_changes(site.root).items()
+        }
+
+
+def restored_note(site: LiveSite) -> StateRestored:
+    """Return the last note on a restored state."""
+    return [note for note in site.notes if isinstance(note, StateRestored)][-1]
