@@ -27,7 +27,11 @@ from service.models import publication
 from service.models.publication import activate
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
-from tests.support.replica_app import client, context  # noqa: F401 - fixtures of several files
+
+# What fails in a helper is shown like what fails in a test.
+pytest.register_assert_rewrite("tests.support")
+
+from tests.support.replica_app import client, context  # noqa: E402, F401 - fixtures of several files
 
 # How long an example takes is no promise, and other work on the machine makes any of them slow.
 settings.register_profile("untimed", parent=settings.default, deadline=None)
