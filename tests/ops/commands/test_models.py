@@ -123,6 +123,11 @@ class TestShow:
             code, out, _ = recollect(*argv)
             assert (code, json.loads(out)) == (0, manifest)
 
+    def test_the_help_says_that_json_changes_nothing(self, recollect: Recollect) -> None:
+        """What is printed is JSON anyway."""
+        code, out, _ = recollect("show", "--help")
+        assert (code, "--json  Changes nothing" in out) == (0, True)
+
     @pytest.mark.parametrize("version", [MISSING, "../elsewhere", "", "/etc", "a\0b", "x" * 5000])
     def test_what_is_not_there(self, recollect: Recollect, config: Config, version: str) -> None:
         """One sentence and exit 1, whatever is asked for; a name never becomes a path elsewhere."""
