@@ -19,19 +19,17 @@ from typing import Final
 import structlog
 
 from service.catalogue.live_items import LiveItems
-from service.catalogue.raters import Action, RaterIndex, action_of, key_of
 from service.catalogue.served_model import ServedModel, record_of
 from service.models.item_record import ItemRecord
 from service.models.snapshot import ModelSnapshot
+from service.serving.rater_follower import RaterFollower
 from service.serving.store import ModelStore
 from telemetry.batch import EventPosition, Position
 from telemetry.daemon_thread import run_in_daemon_thread
 from telemetry.errors import StateError
 from telemetry.events import ItemChange, Record
 from telemetry.live.item_table import ItemTable
-from telemetry.live.live_event import LiveEvent
 from telemetry.live.live_feed_reader import FeedBatch
-from telemetry.live.state_snapshot import StateSnapshot
 from telemetry.pseudonym import Pseudonymiser
 
 _log = structlog.get_logger("recollect.catalogue")
@@ -48,9 +46,7 @@ class CatalogueKeeper:
     def __init__(self, store: ModelStore, pseudonyms: Pseudonymiser | None = None) -> None:
         self._store = store
         self._pseudonyms = pseudonyms or Pseudonymiser()
-        self._raters = RaterIndex()
-        # The last snapshot, if what users did with new items is yet to be read from it: that needs a model.
-        self._unread: StateSnapshot | None = None
+        self._raters = RaterFollower(store)
         self._position = Position(0, 0)
         self._gathering: asyncio.TimerHandle | None = None
         self._items = LiveItems()
@@ -86,18 +82,15 @@ class CatalogueKeeper:
         if snapshot is not None and (
             snapshot.position.epoch != self._position.epoch or snapshot.position > self._position
         ):
-            self._unread = snapshot
+            self._raters.take(snapshot)
             try:
                 self.load(await run_in_daemon_thread(snapshot.item_table, "item-state-loader"))
             except StateError as error:
                 # The feed goes on, and a later snapshot has it all.
                 _log.error("item state not loaded", reason=str(error))
-            await self._read_actions()
+            await self._raters.read()
         self.apply(batch.item_changes, batch.marks)
-        self._add_actions(batch.events)
-        for erased in batch.erased:
-            self._raters.forget(erased.user_id, erased.requested_ms)
-        self._raters.pass_marks(batch.marks)
+        self._raters.apply(batch)
         self._gather()
         self._position = max(batch.position, self._position if snapshot is None else snapshot.position)
 
@@ -117,9 +110,7 @@ class CatalogueKeeper:
 
     def builder(self) -> Callable[[ModelSnapshot], ServedModel]:
         """Return a function that builds a model with the changes of this moment; it may be called in another thread."""
-        items, before = self._items.copy(), self._store.served
-        # A part of the actions would be taken for all up to the marks.
-        raters = self._raters.copy() if self._unread is None else None
+        items, before, raters = self._items.copy(), self._store.served, self._raters.state()
 
         def build(model: ModelSnapshot) -> ServedModel:
             return ServedModel(model, items, before, raters, self._pseudonyms)
@@ -132,7 +123,7 @@ class CatalogueKeeper:
             await self._changed.wait()
             self._changed.clear()
             started_s = time.perf_counter()
-            await self._read_actions()
+            await self._raters.read()
             await self._build()
             await asyncio.sleep(max(_LEAST_PAUSE_S, _PAUSE_FACTOR * (time.perf_counter() - started_s)))
 
@@ -160,38 +151,7 @@ class CatalogueKeeper:
             self._changed.set()
 
     def _is_behind(self, served: ServedModel) -> bool:
-        has_raters = self._unread is None
-        return served.revision != self._items.revision or (
-            has_raters and served.raters_revision != self._raters.revision
-        )
-
-    async def _read_actions(self) -> None:
-        """Read what users did with new items from the last snapshot, in a thread, once there is a model."""
-        snapshot = self._unread
-        if snapshot is None or self._store.version is None:
-            return
-        is_new = self._is_new_item()
-        for one in await run_in_daemon_thread(lambda: list(snapshot.item_actions(is_new)), "item-state-loader"):
-            action = Action(one.time_ms, one.type, one.value, one.received_ms)
-            self._raters.add(one.item_id, one.user_half, action)
-        self._raters.drop_items(lambda item_id: not is_new(item_id))
-        self._raters.pass_marks(snapshot.marks)
-        if self._unread is snapshot:
-            self._unread = None
-        self._gather()
-
-    def _is_new_item(self) -> Callable[[str], bool]:
-        """Return whether an item is one that the model does not know; without a model every one is."""
-        if self._store.version is None:
-            return lambda _item_id: True
-        known = self._store.model.items.row_of
-        return lambda item_id: item_id not in known
-
-    def _add_actions(self, events: Iterable[LiveEvent]) -> None:
-        is_new = self._is_new_item()
-        for event in events:
-            if is_new(event.item_id):
-                self._raters.add(event.item_id, key_of(event.user_id), action_of(event))
+        return served.revision != self._items.revision or self._raters.is_ahead_of(served)
 
     def _gather(self) -> None:
         """Have actions on new items built in soon."""
@@ -218,7 +178,7 @@ class CatalogueKeeper:
         self._recent = {item_id: at for item_id, at in self._recent.items() if at > served.revision}
         if self._recent:
             self._overlay_items(self._recent)
-        if self._unread is not None or served.revision != self._items.revision:
+        if not self._raters.is_complete or served.revision != self._items.revision:
             self._changed.set()
 
     def _overlay_items(self, item_ids: Iterable[str]) -> None:
