@@ -1,15 +1,16 @@
 """Follows what users do with items that the served model does not know.
 
 Invariant: a part of the actions is never taken for all up to the marks: until the last snapshot has been read, which
-needs a model, there is no state.
+needs a model, there is no state. An erased user's actions up to the request are in no state, whichever source has them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from service.catalogue.raters import Action, RaterIndex, RaterState, action_of, key_of
 from service.catalogue.served_model import ServedModel
 from service.serving.store import ModelStore
 from telemetry.daemon_thread import run_in_daemon_thread
+from telemetry.live.feed_entry import ErasedUser
 from telemetry.live.live_feed_reader import FeedBatch
 from telemetry.live.state_snapshot import StateSnapshot
 
@@ -26,6 +27,8 @@ class RaterFollower:
         self._index = RaterIndex()
         # The last snapshot, if its actions are yet to be read.
         self._unread: StateSnapshot | None = None
+        # What the feed delivered while a snapshot was unread, which may have the users' actions.
+        self._erased: list[ErasedUser] = []
 
     def __repr__(self) -> str:
         return f"<RaterFollower of {len(self._index)} items{'' if self.is_complete else ', unread'}>"
@@ -56,10 +59,12 @@ class RaterFollower:
         for one in await run_in_daemon_thread(lambda: list(snapshot.item_actions(is_new)), "item-state-loader"):
             action = Action(one.time_ms, one.type, one.value, one.received_ms)
             self._index.add(one.item_id, one.user_half, action)
+        self._forget(self._erased)
         self._index.drop_items(lambda item_id: not is_new(item_id))
         self._index.pass_marks(snapshot.marks)
         if self._unread is snapshot:
             self._unread = None
+            self._erased.clear()
 
     def apply(self, batch: FeedBatch) -> None:
         """Apply the events and erasures that the feed delivered, up to its marks."""
@@ -67,9 +72,14 @@ class RaterFollower:
         for event in batch.events:
             if is_new(event.item_id):
                 self._index.add(event.item_id, key_of(event.user_id), action_of(event))
-        for erased in batch.erased:
-            self._index.forget(erased.user_id, erased.requested_ms)
+        self._forget(batch.erased)
+        if not self.is_complete:
+            self._erased += batch.erased
         self._index.pass_marks(batch.marks)
+
+    def _forget(self, erased: Iterable[ErasedUser]) -> None:
+        for user_id, requested_ms in erased:
+            self._index.forget(user_id, requested_ms)
 
     def _is_new_item(self) -> Callable[[str], bool]:
         """Return a function that says whether the model does not know an item; without a model it knows none."""

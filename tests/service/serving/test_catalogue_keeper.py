@@ -109,6 +109,25 @@ async def test_a_snapshot_that_comes_before_the_model(store: ModelStore, tmp_pat
     assert empty.catalogue.raters_watermark.startswith("p:1-9~5:")
 
 
+async def test_a_user_who_is_erased_before_a_snapshot_is_read_counts_no_more(store: ModelStore, tmp_path: Path) -> None:
+    """The snapshot still has the user's actions, and is read once there is a model."""
+    model, empty = store.model, ModelStore()
+    keeper = CatalogueKeeper(empty)
+    records = [put("new", 1, attributes={"genres": ["Drama"]})]
+    snapshot = state(tmp_path, records, [click(f"u{user}", "new", user) for user in range(4)], Position(3, 4))
+    await keeper.follow(FeedBatch(snapshot=snapshot, position=Position(3, 4)))
+    await keeper.follow(FeedBatch(erased=[ErasedUser("u0", 10**15)], position=Position(3, 5)))
+    empty.swap(model, keeper.builder()(model))
+    running = asyncio.create_task(keeper.run())
+    try:
+        async with asyncio.timeout(20):
+            while empty.catalogue.raters_watermark == "":  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+    finally:
+        running.cancel()
+    assert empty.current().popularity[30] == 3
+
+
 async def test_a_damaged_file_of_items_stops_nothing(store: ModelStore, tmp_path: Path) -> None:
     """The feed goes on."""
     keeper = CatalogueKeeper(store)
