@@ -1,0 +1,1 @@
+"""The commands of `python -m ops.benchmarks`, by what they measure."""
