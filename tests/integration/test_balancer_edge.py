@@ -78,7 +78,7 @@ def test_health_checks_are_answered(shared: BalancedInstallation) -> None:
         assert _sent(shared, b"GET " + path + b" HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
 
 
-@pytest.mark.parametrize("path", ["/v1/items", "/v1", "/docs/", "/"])
+@pytest.mark.parametrize("path", ["/v1/item", "/v1", "/docs/", "/"])
 def test_no_answer_redirects_to_another_host(shared: BalancedInstallation, path: str) -> None:
     """There is no redirect that could contain the Host header; the answer names the page of routes."""
     status, headers, answer = shared.get(path, headers={"Host": "evil.example.com"})

@@ -11,8 +11,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 
 from service.config import LogConfig
+from service.live.feed_follower import FeedFollower
+from service.live.live_state import LiveState
 from service.logs import ApplicationLog
-from service.metrics import Metrics, admission_metrics, collect_from, key_metrics
+from service.metrics import Metrics, admission_metrics, collect_from, key_metrics, live_metrics
 from service.security.gate import Gate
 from service.security.key_file import KeyFile
 from service.security.key_watch import KeyWatcher
@@ -24,8 +26,10 @@ from telemetry.consumer.consumer import Consumer
 from telemetry.consumer.sinks import CountingSink
 from telemetry.counters import ConsumerCounters, LiveCounters, ProducerCounters
 from telemetry.events import Feedback
+from telemetry.live.live_feed_reader import LiveFeedReader
 from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
+from telemetry.stream.memory_feed_stream import MemoryFeed, MemoryFeedStream
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
 from tests.support import sample_events
 
@@ -133,11 +137,16 @@ def test_every_metric_of_an_alarm_exists_from_the_start(
     watcher = KeyWatcher(KeyFile(tmp_path / "security"), gate, lambda _: None, lambda _: None)
     collect_from(metrics.registry, lambda: key_metrics(gate, watcher))
     collect_from(metrics.registry, lambda: admission_metrics(Admission(0.1, 0.1)))
+    state = LiveState(100)
+    follower = FeedFollower(LiveFeedReader(MemoryFeedStream(MemoryFeed()), tmp_path), state)
+    collect_from(metrics.registry, lambda: live_metrics(state, follower))
     consumer = Consumer(MemoryStream(MemoryServer()), Archive(tmp_path / "archive"), [], ConsumerSettings(), log_note)
     registry = CollectorRegistry()
     collect_from(registry, lambda: consumer_metrics(consumer, CountingSink(), LiveCounters(), log))
     scraped = (generate_latest(metrics.registry) + generate_latest(registry)).decode()
     samples = {line.split("{")[0].split(" ")[0] for line in scraped.splitlines() if not line.startswith("#")}
+    # Samples of a histogram have names of their own.
+    samples |= {line.split(" ")[2] for line in scraped.splitlines() if line.startswith("# TYPE ")}
     page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
     alarms = {word.partition("{")[0] for word in page.split("`") if word.startswith("recollect_")}
     assert len(alarms) > 5
