@@ -44,7 +44,7 @@ async def recommend_get(request: web.Request) -> web.Response:
     """GET /v1/recommendations/{user_id}?n=10, or /v1/recommendations?user_id=…: the same list as JSON."""
     user_id = request_inputs.read_id(request, "user_id", request_inputs.LIST_FIELDS)
     query = request_inputs.read_list_query(request)
-    return _list_reply(await served_lists.serve(request, ListRequest(user_id=user_id, **query._asdict())))
+    return _list_reply(await served_lists.serve(request, query.request(user_id)))
 
 
 async def recommend_post(request: web.Request) -> web.Response:
@@ -67,14 +67,14 @@ async def popular(request: web.Request) -> web.Response:
     request_inputs.require_query_fields(request, (*request_inputs.LIST_FIELDS, "window"))
     query = request_inputs.read_list_query(request)
     window = request_inputs.read_window(request)
-    return _list_reply(await served_lists.serve(request, ListRequest(window=window, **query._asdict())))
+    return _list_reply(await served_lists.serve(request, query.request(window=window)))
 
 
 async def similar(request: web.Request) -> web.Response:
     """GET /v1/items/{item_id}/similar?n=10, or /v1/items/similar?item_id=…: the nearest items."""
     item_id = request_inputs.read_id(request, "item_id", request_inputs.LIST_FIELDS)
     query = request_inputs.read_list_query(request)
-    return _list_reply(await served_lists.serve(request, ListRequest(similar_to=item_id, **query._asdict())))
+    return _list_reply(await served_lists.serve(request, query.request(similar_to=item_id)))
 
 
 async def events(request: web.Request) -> web.Response:

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from service.api import wire
 from service.errors import Malformed, RequestTimedOut, TooLarge, UnsupportedBody
+from service.lists.list_request import ListRequest
 from service.lists.popular_window import WINDOW_RULE, window_s
 from service.serving.context import CONTEXT
 
@@ -68,6 +69,23 @@ class ListQuery(NamedTuple):
     fields: Sequence[str] = ()
     explain: int = 0
     deadline_ms: int | None = None
+
+    def request(
+        self, user_id: str | None = None, *, similar_to: str | None = None, window: str | None = None
+    ) -> ListRequest:
+        """Return the request for a list of a user, of similar items, or of what is popular."""
+        return ListRequest(
+            self.n,
+            user_id,
+            self.offset,
+            fields=self.fields,
+            deadline_ms=self.deadline_ms,
+            similar_to=similar_to,
+            window=window,
+            page_token=self.page_token,
+            filter=self.filter,
+            explain=self.explain,
+        )
 
 
 _NO_LIST_QUERY: Final = ListQuery()
