@@ -1,9 +1,9 @@
-"""Page tokens: what the pages before have shown, in the client's hands.
+"""Page tokens: digests of the items that the pages before have shown, kept by the client.
 
 A token holds a digest of each item of the pages before, so a later page repeats none of them, whichever replica makes
 it, whatever model it has and whatever the user did in between. A checksum binds it to the list's user, or item, and
-finds damage; whoever forges a token only bars items from a list of their own. Two ids share a digest once in 2^40
-pairs; then a page leaves out an item that was not shown.
+finds damage. A forged token can only bar items from the list of the caller that sends it. Two ids share a digest once
+in 2^40 pairs; then a page leaves out an item that was not shown.
 
     version (1 byte) · offset of the first page (2) · digests (5 each) · CRC-32 (4)
 """

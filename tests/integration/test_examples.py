@@ -76,7 +76,8 @@ def _arrays(printed: str) -> list[str]:
 def test_the_command_prints_the_list_of_the_service(up: Up, wait_until: Callable[..., None]) -> None:
     """The same items and scores, from the files alone, once the event is archived."""
     with Client(f"http://127.0.0.1:{up.port}") as client:
-        client.send_events([Event("purchase", "17", client.recommend("17", 1).item_ids[0])])
+        bought = client.recommend("17", 1).item_ids[0]
+        client.send_events([Event("purchase", "17", bought)])
 
         def agree() -> bool:
             served = client.call("GET", "/v1/recommendations/17?n=10&fields=title")
@@ -86,6 +87,8 @@ def test_the_command_prints_the_list_of_the_service(up: Up, wait_until: Callable
 
         # The state snapshot is written some seconds after the event.
         wait_until(agree, 40)
+        printed = json.loads(up.recollect("recommend", "17", "--json").stdout)
+        assert bought not in {item["item_id"] for item in printed["items"]}
 
 
 def test_no_call_fails_while_parts_are_killed(up: Up, wait_until: Callable[..., None]) -> None:

@@ -96,7 +96,7 @@ class TestList:
         assert refused[bad].startswith(bad)
 
     def test_measures_of_any_kind_are_listed(self, recollect: Recollect, config: Config) -> None:
-        """A manifest that somebody edited ends no list."""
+        """A manifest that was edited by hand does not end the list."""
         version = trained(config)
         path = config.models_dir / version / "manifest.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "measures": [1], "data": "x"}))

@@ -119,6 +119,7 @@ async def test_an_erasure_comes_through_the_feed(tmp_path: Path, await_until: Un
         state.accept([event(1, producer="own", received_ms=10)])
         await site.publish([event(2, received_ms=20), event(3, received_ms=40)], [ErasedUser("u1", 30)])
         await await_until(lambda: items(state) == ["i3"])
+        assert state.user("u2") is None
 
 
 async def test_without_redis_the_snapshot_is_loaded(tmp_path: Path) -> None:

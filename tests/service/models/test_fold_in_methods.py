@@ -102,6 +102,7 @@ def test_factors_of_ratings_have_the_least_loss(
         changes["input_factors"] = np.random.default_rng(seed + 1).random((N_ITEMS, K)).astype(np.float32)
     snapshot = snapshot_of(how, seed, **changes)
     user = folded(snapshot, history)
+    assert user.seen.tolist() == sorted(history.rows.tolist())
     own = user.factors.astype(np.float64)
     if snapshot.input_factors is not None:
         own -= snapshot.input_factors[history.rows].sum(axis=0) / np.sqrt(history.rows.size)

@@ -156,6 +156,7 @@ async def test_actions_on_new_items_are_built_in_after_a_while(
             await keeper.follow(FeedBatch(erased=[ErasedUser("u0", 10**15)]))
             while store.current().popularity[30] != 4:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
+        assert store.current().items.id_of[30:] == ["new"]
     finally:
         running.cancel()
 
