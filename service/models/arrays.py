@@ -47,12 +47,16 @@ OPTIONAL_DTYPES: Final = {
     "history_types": "|u1",
     "input_factors": "<f4",
     "fold_in_precision": "<f8",
+    "user_inputs": "<f4",
+    "user_attributes": "<i4",
 }
 _DIMENSIONS: Final = {
     "user_factors": 2,
     "item_factors": 2,
     "input_factors": 2,
     "fold_in_precision": 2,
+    "user_inputs": 2,
+    "user_attributes": 2,
     "cluster_items": 2,
 }
 # Arrays of a model with clusters of users.

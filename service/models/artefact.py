@@ -26,6 +26,7 @@ from service.models.event_values import DEFAULT_VALUES
 from service.models.fold_in.settings import FoldIn
 from service.models.item_records import ItemRecords
 from service.models.neighbourhood import Neighbourhood
+from service.models.networks import network_files
 from service.models.rating_scale import RatingScale
 from service.models.snapshot import ModelSnapshot
 from service.models.user_clusters import UserClusters
@@ -49,6 +50,7 @@ def write(directory: Path, snapshot: ModelSnapshot, origin: dict[str, Any]) -> N
         described = {
             name: arrays.write(temporary / f"{name}.bin", name, array) for name, array in _arrays_of(snapshot).items()
         }
+        networks = None if snapshot.networks is None else network_files.write(temporary, snapshot.networks)
         manifest = {
             "format": _FORMAT,
             "version": directory.name,
@@ -65,13 +67,15 @@ def write(directory: Path, snapshot: ModelSnapshot, origin: dict[str, Any]) -> N
             "event_values": dict(zip(EVENT_TYPES, snapshot.event_values, strict=True)),
             "neighbourhood": None if snapshot.neighbourhood is None else snapshot.neighbourhood.description(),
             "fold_in": None if snapshot.fold_in is None else snapshot.fold_in.description(),
-            "model_bytes": sum(array["bytes"] for array in described.values()),
+            "networks": networks,
+            "learning_curve": list(snapshot.learning_curve),
+            "model_bytes": sum(entry["bytes"] for entry in (*described.values(), *(networks or {}).values())),
             "arrays": described,
         }
         published_files.write(temporary / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
-def load(directory: Path, checkpoint: Callable[[], None] = lambda: None) -> ModelSnapshot:
+def load(directory: Path, checkpoint: Callable[[], None] = lambda: None, *, with_onnx: bool = False) -> ModelSnapshot:
     """Check a version and map its arrays read-only, shared between processes.
 
     Time and memory are proportional to its files, which are refused if they exceed the machine's memory.
@@ -79,6 +83,7 @@ def load(directory: Path, checkpoint: Callable[[], None] = lambda: None) -> Mode
     Args:
         directory: `models/<version>`.
         checkpoint: Called between pieces of work; an exception from it ends the loading.
+        with_onnx: Whether to read the networks' ONNX files, too, which a copy of the version needs.
 
     Raises:
         ModelMissing: There is no such directory.
@@ -95,6 +100,11 @@ def load(directory: Path, checkpoint: Callable[[], None] = lambda: None) -> Mode
     has_clusters = "user_clusters" in manifest["arrays"]
     names += arrays.CLUSTER_DTYPES if has_clusters else ()
     read = arrays.read(directory, manifest["arrays"], names, checkpoint)
+    # Models of older versions have no networks.
+    described_networks = manifest.get("networks")
+    networks = None
+    if described_networks is not None:
+        networks = network_files.read(directory, described_networks, with_onnx=with_onnx)
     try:
         users = Vocabulary.from_arrays(read["user_ids"], read["user_id_offsets"], "user_ids")
         checkpoint()
@@ -119,6 +129,8 @@ def load(directory: Path, checkpoint: Callable[[], None] = lambda: None) -> Mode
             data_as_of=manifest["data_as_of"],
             neighbourhood=None if described is None else _neighbourhood(read, described, len(users), len(items)),
             fold_in=None if how is None else FoldIn.from_description(how),
+            networks=networks,
+            learning_curve=tuple(manifest.get("learning_curve", ())),
             **{name: read[name] for name in optional},
             item_records=ItemRecords(read["item_records"], read["item_record_offsets"]) if has_records else None,
             user_clusters=UserClusters(read["user_clusters"], read["cluster_items"]) if has_clusters else None,
@@ -192,8 +204,10 @@ def first_user_id(directory: Path) -> str | None:
 
 
 def size_bytes(snapshot: ModelSnapshot) -> int:
-    """Return the size of the arrays on disk, the manifest's `model_bytes`."""
-    return sum(array.size * np.dtype(arrays.dtype_of(name)).itemsize for name, array in _arrays_of(snapshot).items())
+    """Return the size of the arrays and of the networks' weights, about the manifest's `model_bytes`."""
+    tables = sum(array.size * np.dtype(arrays.dtype_of(name)).itemsize for name, array in _arrays_of(snapshot).items())
+    networks = () if snapshot.networks is None else snapshot.networks.by_name().values()
+    return tables + sum(weight.nbytes for network in networks for weight in network.tensors().values())
 
 
 def _arrays_of(snapshot: ModelSnapshot) -> dict[str, NDArray[Any]]:

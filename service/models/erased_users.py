@@ -166,6 +166,8 @@ def without_users(snapshot: ModelSnapshot, rows: Sequence[int]) -> ModelSnapshot
         history_ranks=None if snapshot.history_ranks is None else snapshot.history_ranks[kept_entries],
         history_times=None if snapshot.history_times is None else snapshot.history_times[kept_entries],
         history_types=None if snapshot.history_types is None else snapshot.history_types[kept_entries],
+        user_inputs=None if snapshot.user_inputs is None else snapshot.user_inputs[keep],
+        user_attributes=None if snapshot.user_attributes is None else snapshot.user_attributes[keep],
         user_clusters=None if snapshot.user_clusters is None else snapshot.user_clusters.of_kept(keep),
         version=UNPUBLISHED,
     )

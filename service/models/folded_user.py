@@ -8,6 +8,7 @@ answers to them alone.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.models.fold_in.fold_in import fold_in
 from service.models.representation import UserRepresentation
@@ -15,15 +16,21 @@ from service.models.snapshot import ModelSnapshot
 from service.models.user_history import UserHistory
 
 
-def folded_user(snapshot: ModelSnapshot, user_row: int | None, history: UserHistory) -> UserRepresentation | None:
+def folded_user(
+    snapshot: ModelSnapshot,
+    user_row: int | None,
+    history: UserHistory,
+    attributes: NDArray[np.int32] | None = None,
+) -> UserRepresentation | None:
     """Compute a user from all interactions; None if the model cannot fold in.
 
     Args:
         snapshot: The model.
         user_row: The user in the model; None if it does not know the user.
         history: The interactions of training and since.
+        attributes: Int32 (c,), the user's categories for a network; None for those published with the model.
     """
-    folded = fold_in(snapshot, history)
+    folded = fold_in(snapshot, history, user_row, attributes)
     if folded is None or user_row is None or snapshot.fold_in is None or not snapshot.fold_in.is_approximate:
         return folded
     at_training = fold_in(snapshot, snapshot.user_history(user_row))

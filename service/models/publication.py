@@ -119,7 +119,7 @@ def supersede(
     with published_files.exclusive(models_dir):
         copy = copies(models_dir).get(version)
         if copy is None:
-            copy = _write_copy(models_dir, change(artefact.load(models_dir / version)), why)
+            copy = _write_copy(models_dir, change(artefact.load(models_dir / version, with_onnx=True)), why)
         if active_model.version(models_dir) == version:
             before_activation(copy)
             _activate(models_dir, copy)

@@ -20,9 +20,10 @@ from scipy.sparse import csr_array
 from service.errors import ModelRefused
 from service.models.event_values import DEFAULT_VALUES, EVENT_SCALE
 from service.models.fold_in.fold_in import fold_in
-from service.models.fold_in.settings import FoldIn
+from service.models.fold_in.settings import NETWORK, FoldIn
 from service.models.item_records import ItemRecords
 from service.models.neighbourhood import Neighbourhood
+from service.models.networks.networks import Networks
 from service.models.rating_scale import RatingScale
 from service.models.representation import UserRepresentation
 from service.models.user_clusters import UserClusters
@@ -62,10 +63,16 @@ class ModelSnapshot:
             if the model was published without, and then histories are in the order of items.
         history_times: Int64, the Unix time of each entry, in seconds; None if the data has no times.
         history_types: Uint8, the type of each entry, an index in `EVENT_TYPES`; None if all are ratings.
-        input_factors: Float32 (n_items, k), the factors of items as inputs of a fold-in; None if `item_factors` are.
+        input_factors: Float32 (n_items, k), the factors of items as inputs of a fold-in; None if `item_factors` are. Of
+            a model with networks they may have another width.
         fold_in_precision: Float64 (k, k), (k + 1, k + 1) with the user's bias last, or (1, k), a diagonal, which a
             fold-in by regression adds to its Gramian; None for nothing.
         fold_in: How the model computes a user from interactions; None if it cannot.
+        networks: The networks of the model; None of a model without.
+        user_inputs: Float32 (n_users, d), the vector of each user as an input of the user tower; None if it has no
+            such input.
+        user_attributes: Int32 (n_users, c), the categories of each user for the user tower; None if there are none.
+        learning_curve: What a training by epochs has measured after each, as plain JSON values; empty for others.
         user_clusters: Clusters of users; None if the users are too few, or the model was published without.
         item_records: Titles and attributes of the items, in row order; None if the training data had none.
         version: The published version, or `UNPUBLISHED`.
@@ -94,6 +101,10 @@ class ModelSnapshot:
     input_factors: Float32 | None = None
     fold_in_precision: NDArray[np.float64] | None = None
     fold_in: FoldIn | None = None
+    networks: Networks | None = None
+    user_inputs: Float32 | None = None
+    user_attributes: NDArray[np.int32] | None = None
+    learning_curve: tuple[dict[str, float], ...] = ()
     user_clusters: UserClusters | None = None
     item_records: ItemRecords | None = None
     version: str = UNPUBLISHED
@@ -105,6 +116,8 @@ class ModelSnapshot:
         Raises:
             ModelRefused: Shapes do not fit each other, or a number is not finite or out of range.
         """
+        if self.fold_in is not None and self.fold_in.method == NETWORK and self.networks is None:
+            raise ModelRefused("The model folds in by a network and has none.")
         n_users, n_items, k = len(self.users), len(self.items), self.n_factors
         expected = {
             "user_factors": (n_users, k),
@@ -120,6 +133,12 @@ class ModelSnapshot:
             "history_types": self.history.indices.shape,
             "input_factors": (n_items, k),
         }
+        if self.networks is not None and self.input_factors is not None:
+            optional["input_factors"] = (n_items, *self.input_factors.shape[1:])
+        for name in ("user_inputs", "user_attributes"):
+            table = getattr(self, name)
+            if table is not None:
+                optional[name] = (n_users, *table.shape[1:])
         for name, shape in (expected | optional).items():
             array = getattr(self, name)
             if array is not None and array.shape != shape:
@@ -128,7 +147,7 @@ class ModelSnapshot:
         if precision is not None and precision.shape not in {(1, k), (k, k), (k + 1, k + 1)}:
             raise ModelRefused(f"fold_in_precision has shape {precision.shape}, and the model {k} factors.")
         numbers = ("user_factors", "item_factors", "user_bias", "item_bias", "popularity")
-        for name in (*numbers, "input_factors", "fold_in_precision"):
+        for name in (*numbers, "input_factors", "user_inputs", "fold_in_precision"):
             # min and max find NaN and infinity without a temporary array of the model's size.
             array = getattr(self, name)
             if array is not None and array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
@@ -209,7 +228,7 @@ class ModelSnapshot:
             kept = self._folded_users.get(user_row)
             if kept is not None:
                 return kept
-            folded = fold_in(self, self.user_history(user_row))
+            folded = fold_in(self, self.user_history(user_row), user_row)
             if folded is not None:
                 if len(self._folded_users) >= _MOST_FOLDED_USERS:
                     self._folded_users.clear()

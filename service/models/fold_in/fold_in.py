@@ -15,10 +15,11 @@ from service.models.fold_in.decayed_sum import decayed_sum
 from service.models.fold_in.implicit_ridge import implicit_ridge
 from service.models.fold_in.item_tables import ItemTables
 from service.models.fold_in.neighbour_sum import neighbour_sum
+from service.models.fold_in.network_user import network_user
 from service.models.fold_in.non_negative import non_negative
 from service.models.fold_in.rating_ridge import rating_ridge
 from service.models.fold_in.residual_sum import residual_sum
-from service.models.fold_in.settings import FoldIn
+from service.models.fold_in.settings import NETWORK, FoldIn
 from service.models.representation import UserRepresentation
 from service.models.user_history import UserHistory
 
@@ -33,12 +34,26 @@ _METHODS: Final[dict[str, Method]] = {
 }
 
 
-def fold_in(model: ItemTables, history: UserHistory) -> UserRepresentation | None:
+def fold_in(
+    model: ItemTables,
+    history: UserHistory,
+    user_row: int | None = None,
+    attributes: NDArray[np.int32] | None = None,
+) -> UserRepresentation | None:
     """Compute the representation of a user; None if the model cannot fold in.
 
     Every item of the history counts as seen; `FoldIn.weights` decides about its weight.
+
+    Args:
+        model: The model.
+        history: All interactions of the user.
+        user_row: The user as trained, whose attributes and own input a network reads; None if unknown.
+        attributes: Int32 (c,), the user's categories for a network; None for those published with the model.
     """
     how = model.fold_in
     if how is None:
         return None
-    return _METHODS[how.method](model, how, how.weights.recent(history), np.sort(history.rows))
+    recent, seen = how.weights.recent(history), np.sort(history.rows)
+    if how.method == NETWORK:
+        return network_user(model, how, recent, seen, user_row, attributes)
+    return _METHODS[how.method](model, how, recent, seen)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.models.fold_in.settings import FoldIn
+from service.models.networks.networks import Networks
 
 
 class ItemTables(Protocol):
@@ -45,3 +46,15 @@ class ItemTables(Protocol):
 
         Of shape (k, k), (k + 1, k + 1) with the user's bias last, or (1, k), a diagonal.
         """
+
+    @property
+    def networks(self) -> Networks | None:
+        """The networks of the model; None if it has none."""
+
+    @property
+    def user_inputs(self) -> NDArray[np.float32] | None:
+        """Float32 (n_users, d), the vector of each user as an input of the user tower; None if it has no such input."""
+
+    @property
+    def user_attributes(self) -> NDArray[np.int32] | None:
+        """Int32 (n_users, c), the categories of each user; None if the model has none."""

@@ -8,6 +8,7 @@ import numpy as np
 from service.errors import ModelRefused
 from service.models.history_weights import HistoryWeights
 
+NETWORK: Final = "network"
 # Each method, and the parameters that a model must give it; further ones have defaults.
 METHODS: Final[dict[str, tuple[str, ...]]] = {
     "decayed_sum": (),
@@ -16,6 +17,7 @@ METHODS: Final[dict[str, tuple[str, ...]]] = {
     "rating_ridge": ("reg_factors", "reg_factors_fixed", "reg_bias", "reg_bias_fixed", "biased", "mean_bias"),
     "non_negative": ("reg", "n_epochs", "start", "zero", "biased", "reg_bias", "lr_bias"),
     "residual_sum": ("reg_bias", "reg_bias_fixed", "biased", "residuals"),
+    NETWORK: (),
 }
 
 
@@ -24,7 +26,7 @@ class FoldIn:
     """How a model folds in.
 
     Attributes:
-        method: One of `METHODS`, each a file of this package.
+        method: One of `METHODS`, each a file of this package; `network` is the user tower of the model.
         weights: The weights of a user's interactions.
         parameters: Further numbers of the method, such as its regularisation.
     """

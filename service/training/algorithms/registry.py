@@ -50,24 +50,26 @@ class Algorithm:
     fit_measured: FitMeasured | None = None
 
 
-# The module of each algorithm, which holds it in its table `ALGORITHMS`.
+# By extra: the package whose modules need it.
+_FOLDERS: Final = {"train": "service.training.algorithms", "deep": "service.training.networks"}
+# The extra and the module of each algorithm, which holds it in its table `ALGORITHMS`.
 _MODULES: Final = {
-    "svd": "svd",
-    "svdpp": "svdpp",
-    "nmf": "nmf",
-    "bayesian_mf": "bayesian_mf",
-    "slope_one": "slope_one",
-    "knn_basic": "knn",
-    "knn_means": "knn",
-    "knn_baseline": "knn",
-    "baseline": "baseline",
-    "ials": "ials",
-    "softmax": "softmax",
-    "ease": "ease",
-    "item_knn": "item_knn",
-    "pure_svd": "pure_svd",
-    "next_item": "next_item",
-    "popularity": "popularity",
+    "svd": ("train", "svd"),
+    "svdpp": ("train", "svdpp"),
+    "nmf": ("train", "nmf"),
+    "bayesian_mf": ("train", "bayesian_mf"),
+    "slope_one": ("train", "slope_one"),
+    "knn_basic": ("train", "knn"),
+    "knn_means": ("train", "knn"),
+    "knn_baseline": ("train", "knn"),
+    "baseline": ("train", "baseline"),
+    "ials": ("train", "ials"),
+    "softmax": ("train", "softmax"),
+    "ease": ("train", "ease"),
+    "item_knn": ("train", "item_knn"),
+    "pure_svd": ("train", "pure_svd"),
+    "next_item": ("train", "next_item"),
+    "popularity": ("train", "popularity"),
 }
 
 # Named settings; docs/benchmarks.md explains the choice.
@@ -94,12 +96,13 @@ def get(name: str) -> Algorithm:
         raise UsageError(
             f"There is no algorithm {name!r}{did_you_mean(name, known)}; the algorithms are {', '.join(known)}."
         )
+    folder, file = _MODULES[name]
     try:
-        module = import_module(f"service.training.algorithms.{_MODULES[name]}")
+        module = import_module(f"{_FOLDERS[folder]}.{file}")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "service":
             raise
-        raise UsageError(f"{name} needs the package {error.name}; install recollect[train].") from error
+        raise UsageError(f"{name} needs the package {error.name}; install recollect[{folder}].") from error
     algorithm: Algorithm = module.ALGORITHMS[name]
     return algorithm
 

@@ -1,0 +1,1 @@
+"""Networks as they are served: numpy alone, from small files of weights beside the tables of a model."""

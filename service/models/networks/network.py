@@ -1,0 +1,71 @@
+"""The kinds of networks that a model may have; each has an implementation or more, see `kinds`.
+
+A network is a pure function: the same input gives the same bits while linear algebra runs on one thread, as it does in
+a replica. Large tables, such as embeddings of items and users, are arrays of the model, which replicas share.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.models.networks.inputs import InputTables, ItemFeatures, TowerOutput, UserInput
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class Network(Protocol):
+    """What is published as one file of weights."""
+
+    kind: ClassVar[str]
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return the weights by name."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return everything else as plain JSON values."""
+
+    @classmethod
+    def of(cls, tensors: Tensors, settings: Mapping[str, Any]) -> Self:
+        """Build it from `tensors()` and `settings()`.
+
+        Raises:
+            ModelRefused: A tensor or a setting is missing, does not fit the others, or is not finite.
+        """
+
+
+class UserTower(Network, Protocol):
+    """Computes users in the space of the item factors."""
+
+    def user(self, given: UserInput, tables: InputTables) -> TowerOutput:
+        """Compute a user.
+
+        Args:
+            given: The user.
+            tables: The item tables of the model.
+        """
+
+
+class ItemTower(Network, Protocol):
+    """Computes items that the model was not trained on."""
+
+    def items(self, features: ItemFeatures) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the factors of items, float32 (m, k), and their biases, float32 (m,)."""
+
+
+class Ranker(Network, Protocol):
+    """Scores the candidates of a list, in place of the product of their factors with the user's."""
+
+    def scores(self, user: NDArray[np.float32], items: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Score items.
+
+        A score does not depend on the other items.
+
+        Args:
+            user: Float32 (k,), the user's factors.
+            items: Float32 (m, k), the items' factors.
+
+        Returns:
+            float64 (m,).
+        """

@@ -1,0 +1,1 @@
+"""What all networks share in PyTorch: data, the training loop, checkpoints, export."""

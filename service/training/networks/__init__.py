@@ -1,0 +1,1 @@
+"""Networks, one file each, with a line in the registry of algorithms."""
