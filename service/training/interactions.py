@@ -51,6 +51,29 @@ class ItemCatalogue:
             return None
         return ItemRecords.of(ItemRecord(self.titles.get(id_), self.attributes.get(id_, {})) for id_ in ids)
 
+    def of(self, ids: Sequence[str]) -> list[dict[str, AttributeValue]]:
+        """Return the attributes of items in the order of their ids; of an unknown item none."""
+        return [self.attributes.get(id_, {}) for id_ in ids]
+
+
+@dataclass(frozen=True)
+class UserCatalogue:
+    """Attributes of users; not all users with interactions need be in it.
+
+    Attributes:
+        attributes: User id to attributes by name, such as {"age": 25, "gender": "F"}.
+    """
+
+    attributes: dict[str, dict[str, AttributeValue]] = field(default_factory=dict)
+
+    def merged(self, later: "UserCatalogue") -> "UserCatalogue":
+        """Return both; of a user in both the later attributes count."""
+        return UserCatalogue(self.attributes | later.attributes)
+
+    def of(self, ids: Sequence[str]) -> list[dict[str, AttributeValue]]:
+        """Return the attributes of users in the order of their ids; of an unknown user none."""
+        return [self.attributes.get(id_, {}) for id_ in ids]
+
 
 @dataclass(frozen=True)
 class ReadReport:
@@ -99,6 +122,7 @@ class Interactions:
         fingerprint: "sha256:…" over the source, see `datasets.fingerprint`.
         report: The report on reading.
         catalogue: Titles and attributes of items, if the source has them.
+        user_catalogue: Attributes of users, if the source has them.
     """
 
     users: Vocabulary
@@ -112,6 +136,7 @@ class Interactions:
     fingerprint: str
     report: ReadReport
     catalogue: ItemCatalogue = field(default_factory=ItemCatalogue)
+    user_catalogue: UserCatalogue = field(default_factory=UserCatalogue)
     rated: NDArray[np.bool_] | bool = True
     types: NDArray[np.uint8] | None = None
     file_scale: RatingScale | None = None

@@ -1,0 +1,1 @@
+"""Attributes of users and items as categories, computed alike in training and in serving."""
