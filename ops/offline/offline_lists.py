@@ -14,7 +14,8 @@ from threadpoolctl import threadpool_limits
 from service.api import wire
 from service.config import Config
 from service.errors import Invalid, ModelMissing, RunError, UsageError, did_you_mean
-from service.lists import item_scores, pipeline
+from service.lists import item_scores, pipeline, retrieval
+from service.lists.candidates import Candidates
 from service.lists.filters.masks import FilterMasks
 from service.lists.list_request import ListRequest
 from service.lists.pipeline import ListModel
@@ -43,7 +44,7 @@ class Prediction(NamedTuple):
 
     Attributes:
         score: The score that orders lists.
-        place: The place of the item among all items, from 1, by this score.
+        place: The place of the item, from 1, in a list of all items.
         n_items: The number of items.
         has_seen: Whether the user has seen the item, so that lists leave it out.
     """
@@ -129,11 +130,13 @@ class OfflineLists:
         if user is None or not user.is_known:
             raise RunError(f"The model {snapshot.version} knows nothing of user {user_id!r}.")
         with threadpool_limits(1):
-            scores = item_scores.of_user(snapshot, user).exact(np.arange(len(snapshot.items)))
-        score = float(scores[item_row])
+            scores = item_scores.of_user(snapshot, user)
+            n_items = len(snapshot.items)
+            ranking = retrieval.best(scores, Candidates(n_items), None, snapshot.popular_ranks, n_items)
+            (score,) = scores.listed(np.array([item_row])).tolist()
         return Prediction(
             score,
-            1 + int(np.count_nonzero(scores > score)),
+            1 + int(np.flatnonzero(ranking.rows == item_row)[0]),
             len(snapshot.items),
             bool(np.isin(item_row, user.seen_rows(snapshot))),
         )

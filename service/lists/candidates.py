@@ -23,6 +23,7 @@ class Candidates(NamedTuple):
         hidden: Rows that are hidden or not available at the time.
         seen: Rows that the user has seen.
         placed: Rows with a fixed place in the list, which are no candidates for the others.
+        retrieved: The only candidates, int64, ascending, which another service has found; None for all.
     """
 
     n_items: int
@@ -32,12 +33,16 @@ class Candidates(NamedTuple):
     hidden: AnyRows = NO_ROWS
     seen: AnyRows = NO_ROWS
     placed: AnyRows = NO_ROWS
+    retrieved: Rows | None = None
 
     def rows(self) -> Rows | None:
-        """Return the rows that the caller asks for, int64, ascending, barred ones among them; None for all."""
+        """Return the rows asked for and retrieved, int64, ascending, barred ones among them; None for all."""
+        rows = self.include
+        if self.retrieved is not None:
+            rows = self.retrieved if rows is None else np.intersect1d(rows, self.retrieved, assume_unique=True)
         if self.filter is None:
-            return self.include
-        return self.filter.rows if self.include is None else self.include[self.filter.mask[self.include]]
+            return rows
+        return self.filter.rows if rows is None else rows[self.filter.mask[rows]]
 
     def barred(self) -> AnyRows:
         """Return the rows that cannot be candidates whatever the caller asks for, in any order."""

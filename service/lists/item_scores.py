@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from service.api import wire
 from service.models import scoring, similarity
 from service.models.neighbourhood import Scores
+from service.models.personal_lists import ranker_scores
 from service.models.representation import UserRepresentation
 from service.models.scoring import Rows
 from service.models.snapshot import Float32, ModelSnapshot
@@ -93,12 +94,21 @@ class ItemScores(NamedTuple):
         bound: The largest excess of an exact score over the approximate one.
         exact: Returns the scores of some rows, float64 (m,).
         is_personal: Returns for some rows whether the user's history has a say: bool (m,), or None if it has in all.
+        reranked: Returns the scores by the ranker of the model, float64 (m,), in whose order the best items by exact
+            score are listed; None if exact scores order the list.
+        n_candidates: How many items the ranker orders together; counts only with `reranked`.
     """
 
     approximate: Callable[[Rows | None], Float32 | Scores]
     bound: float
     exact: Callable[[Rows], Scores]
     is_personal: Callable[[Rows], NDArray[np.bool_] | None] = lambda _rows: None
+    reranked: Callable[[Rows], Scores] | None = None
+    n_candidates: int = 0
+
+    def listed(self, rows: Rows) -> Scores:
+        """Return the scores of some rows as a list shows them without boosts, float64 (m,)."""
+        return self.exact(rows) if self.reranked is None else self.reranked(rows)
 
 
 def of_user(snapshot: ModelSnapshot, user: ListUser) -> ItemScores:
@@ -109,6 +119,7 @@ def of_user(snapshot: ModelSnapshot, user: ListUser) -> ItemScores:
         scores, has_neighbour = scoring.neighbour_scores(snapshot, snapshot.neighbourhood, row, user.representation)
         return of_known(scores, has_neighbour.take)
     representation = user.representation or snapshot.trained_user(row)
+    ranker = snapshot.ranker
 
     def approximate(rows: Rows | None) -> Float32:
         if rows is not None and rows.size * _GATHERED > len(snapshot.items):
@@ -125,6 +136,8 @@ def of_user(snapshot: ModelSnapshot, user: ListUser) -> ItemScores:
         snapshot.max_exact_over_approx_of(representation),
         lambda rows: scoring.exact_scores(snapshot, row, rows, representation),
         lambda rows: None if representation.factors.any() else np.zeros(rows.size, dtype=bool),
+        None if ranker is None else lambda rows: ranker_scores(snapshot, ranker, representation, rows),
+        0 if ranker is None else ranker.n_candidates,
     )
 
 

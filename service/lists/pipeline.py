@@ -1,10 +1,10 @@
 """From a request to its list: one deterministic function, for every list that is served and for its replay.
 
-The stages: the user, with the session; the scores of all items; the candidates; boosts; the best by exact score; the
-pages before; diversity; exploration; places of pins.
+The stages: the user, with the session; the scores of all items; the candidates; boosts; the best by exact score, and
+their order by the ranker if the model has one (`retrieval`); the pages before; diversity; exploration; places of pins.
 
-Invariant: a list depends on the arguments alone. `plain_list` finishes a list that `scoring` has ranked, perhaps in a
-batch, and is the same to the last bit as `make_list` of its request.
+Invariant: a list depends on the arguments alone. `plain_list` finishes a list that `personal_lists` has ranked, perhaps
+in a batch, and is the same to the last bit as `make_list` of its request.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from service.api import wire
 from service.errors import FilterRefused
-from service.lists import item_scores, pages, shortfall
+from service.lists import item_scores, pages, retrieval, shortfall
 from service.lists.boosts import BoostFactors
 from service.lists.candidates import Candidates
 from service.lists.diversity import diversify, pool_size
@@ -30,14 +30,14 @@ from service.lists.pages import Page
 from service.lists.pins import PinnedRow, arrange
 from service.lists.reduced import REDUCED, reduced_scores
 from service.lists.sessions import with_session
-from service.models import scoring
 from service.models.neighbourhood import Scores
+from service.models.reranking import whole_blocks
 from service.models.scoring import NO_ROWS, Ranking, Rows
 from service.models.snapshot import ModelSnapshot
 
-# So many exact scores cost less than a choice by approximate ones.
-_EXACT_LIMIT: Final = 500
 _FIRST_PAGE: Final = Page()
+# Sources of lists whose candidates do not depend on the user.
+_FOR_ALL: Final[tuple[wire.Source, ...]] = ("popular", "similar")
 # However often an item was shown.
 _LEAST_SHOWN_FACTOR: Final = 0.01
 
@@ -58,12 +58,15 @@ class ListModel(NamedTuple):
         catalogue: The attributes of its items.
         masks: The masks of filters.
         window_counts: Float64 (n_items,), the interactions in the window of a request that has one; else None.
+        retrieved: Int64, the candidates of a user's list, which another service has found; None for all items. Lists
+            for no particular user and those of similar items do not depend on it.
     """
 
     snapshot: ModelSnapshot
     catalogue: ItemCatalogue
     masks: FilterMasks
     window_counts: Scores | None = None
+    retrieved: Rows | None = None
 
 
 class MadeList(NamedTuple):
@@ -122,6 +125,7 @@ def make_list(
         hidden=model.catalogue.unavailable_rows(now_s),
         seen=NO_ROWS if user is None else user.seen_rows(snapshot),
         placed=np.concatenate([seeds, np.array([pin.row for pin in pinned], dtype=np.int64)]),
+        retrieved=None if model.retrieved is None or source in _FOR_ALL else np.unique(model.retrieved),
     )
     boosts = [
         (_mask(model, boost.filter, f"boosts[{index}].filter"), boost.factor)
@@ -130,7 +134,7 @@ def make_list(
     of_rows = _shown_factors(request, user)
     # The places that the first page skipped are skipped again, after the items of the pages before are left out.
     end = page.offset + request.n + 1
-    ranking = _best(
+    ranking = retrieval.best(
         scores,
         candidates,
         BoostFactors(len(snapshot.items), boosts, of_rows) if boosts or of_rows else None,
@@ -150,7 +154,7 @@ def make_list(
     exact = np.array([np.nan if place.ranked_index is None else ranking.scores[place.ranked_index] for place in shown])
     is_pinned = np.isnan(exact)
     if is_pinned.any():
-        exact[is_pinned] = scores.exact(np.array(rows)[is_pinned])
+        exact[is_pinned] = scores.listed(np.array(rows)[is_pinned])
         # A pinned item that shares nothing with the item of the list.
         exact[np.isneginf(exact)] = 0.0
     short = None
@@ -201,6 +205,19 @@ def plain_list(
     sources = [source] * len(rows) if is_personal is None else _sources(source, is_personal[:n], None)
     page = Page(request.offset) if request.offset else _FIRST_PAGE
     return MadeList(rows, ranking.scores[:n], sources, page, has_more, short)
+
+
+def n_retrieved(snapshot: ModelSnapshot, request: ListRequest) -> int:
+    """Return how many of a user's best candidates decide a list: what to ask a service of candidates for.
+
+    Raises:
+        Invalid: The page token is wrong.
+    """
+    page = Page(request.offset)
+    if request.page_token is not None:
+        page = pages.read(request.page_token, request.kind, request.offset)
+    n = _pool_size(request, page, page.offset + request.n + 1) + page.n_shown
+    return n if snapshot.ranker is None else whole_blocks(n, snapshot.ranker.n_candidates)
 
 
 def rows_of(snapshot: ModelSnapshot, item_ids: Sequence[str]) -> Rows:
@@ -257,7 +274,7 @@ def _explained(
         shares = shares_of_user(snapshot, user, items)
     if shares is None:
         return None
-    before = scores.exact(items)
+    before = scores.listed(items)
     boosts = np.divide(listed, before, out=np.ones(items.size), where=(before != 0) & np.isfinite(before))
     return explain(shares, listed, boosts, request.explain)
 
@@ -283,33 +300,6 @@ def _mask(model: ListModel, text: str, field: str) -> FilterMask:
         return model.masks.of(text, model.catalogue)
     except FilterRefused as refused:
         raise wire.invalid_text(field, refused.reason, refused.column) from None
-
-
-def _best(scores: ItemScores, candidates: Candidates, boosts: BoostFactors | None, ranks: Rows, count: int) -> Ranking:
-    """Return the best candidates by boosted exact score."""
-
-    def exact(rows: Rows) -> Scores:
-        return scores.exact(rows) if boosts is None else boosts.boosted(rows, scores.exact(rows))
-
-    rows, barred = candidates.rows(), candidates.barred()
-    if rows is not None and rows.size <= _EXACT_LIMIT:
-        rows = rows[~np.isin(rows, barred)]
-        found = exact(rows)
-        is_scored = np.isfinite(found)
-        return scoring.sorted_page(rows[is_scored], found[is_scored], ranks, 0, count)
-    approximate, bound = scores.approximate(rows), scores.bound
-    if boosts is not None:
-        approximate, bound = boosts.upper_bounds(approximate.astype(np.float64) + bound, rows)
-    if rows is None:
-        approximate[barred] = -np.inf
-        return scoring.top_n(approximate, bound, exact, ranks, 0, count)
-    # Only the rows asked for are selected from: a selection among many -inf takes fifty times as long.
-    places = np.searchsorted(rows, barred)
-    places = places[rows.take(places, mode="clip") == barred]
-    approximate[places] = -np.inf
-    among = rows
-    ranking = scoring.top_n(approximate, bound, lambda chosen: exact(among[chosen]), ranks.take(rows), 0, count)
-    return Ranking(rows[ranking.rows], ranking.scores)
 
 
 def _pool_size(request: ListRequest, page: Page, end: int) -> int:

@@ -24,6 +24,7 @@ from service.models.fold_in.settings import NETWORK, FoldIn
 from service.models.index.item_index import ItemIndex
 from service.models.item_records import ItemRecords
 from service.models.neighbourhood import Neighbourhood
+from service.models.networks.network import Ranker
 from service.models.networks.networks import Networks
 from service.models.rating_scale import RatingScale
 from service.models.representation import UserRepresentation
@@ -201,6 +202,11 @@ class ModelSnapshot:
     def n_factors(self) -> int:
         """The rank k of the factorisation; 0 for a model with neighbours."""
         return int(self.item_factors.shape[1])
+
+    @property
+    def ranker(self) -> Ranker | None:
+        """The network that orders the candidates of lists; None if their scores do."""
+        return None if self.networks is None else self.networks.ranker
 
     def seen_rows(self, user_row: int) -> NDArray[np.int32]:
         """Return the seen items of a user: int32, ascending, a view."""

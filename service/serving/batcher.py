@@ -1,7 +1,7 @@
 """Ranks the requests of one turn of the event loop together.
 
-Invariant: a list is the same to the last bit whether it is ranked by itself, in a batch (`service.models.scoring`) or
-was ranked before. A request waits for the end of its turn and for no timer.
+Invariant: a list is the same to the last bit whether it is ranked by itself, in a batch
+(`service.models.personal_lists`) or was ranked before. A request waits for the end of its turn and for no timer.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
-from service.models import scoring
+from service.models import personal_lists
 from service.models.scoring import Ranking, TopNRequest
 from service.models.snapshot import ModelSnapshot
 from service.serving.kept_rankings import PLACES, KeptRankings, first, fits
@@ -59,7 +59,7 @@ class Batcher:
         # A longer list costs little more, and serves a later request for more items.
         requests = [entry.top_n._replace(n=PLACES) if fits(entry.top_n) else entry.top_n for entry in entries]
         try:
-            rankings = scoring.personal(snapshot, requests)
+            rankings = personal_lists.personal(snapshot, requests)
         except Exception as error:  # noqa: BLE001 (raised in each waiting request, where the boundary handles it)
             for entry in entries:
                 if not entry.ranked.done():

@@ -13,7 +13,7 @@ from service.errors import ModelError, ModelRefused
 from service.lists.filters.masks import FilterMasks
 from service.lists.list_request import ListRequest
 from service.lists.pipeline import ListModel, make_list
-from service.models import active_model, artefact, scoring
+from service.models import active_model, artefact, personal_lists, scoring
 from service.models.snapshot import ModelSnapshot
 
 _WARM_USERS: Final = 32
@@ -99,7 +99,7 @@ def warm_up(served: ServedModel) -> None:
     snapshot = served.snapshot
     n_users = len(snapshot.users)
     for user_row in np.linspace(0, n_users - 1, min(_WARM_USERS, n_users), dtype=int).tolist():
-        (ranking,) = scoring.personal(snapshot, [scoring.TopNRequest(user_row, 10)])
+        (ranking,) = personal_lists.personal(snapshot, [scoring.TopNRequest(user_row, 10)])
         if not np.isfinite(ranking.scores).all() or np.isin(ranking.rows, snapshot.seen_rows(user_row)).any():
             raise ModelRefused(
                 f"{snapshot.version}: user row {user_row} gets scores that are not finite, or seen items."

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from service.errors import RecollectError
 from service.models.fold_in.fold_in import fold_in
-from service.models.scoring import TopNRequest, personal
+from service.models.personal_lists import personal
+from service.models.scoring import TopNRequest
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import PURCHASE, RATING, UserHistory
 from service.training.algorithms import hyperparameters, registry

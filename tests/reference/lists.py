@@ -17,7 +17,10 @@ class ListedItem(NamedTuple):
 
 
 class Shelf(NamedTuple):
-    """The items: ids, exact scores (None if an item cannot be scored), popularity ranks, attributes, by row."""
+    """The items: ids, exact scores (None if an item cannot be scored), popularity ranks, attributes, by row.
+
+    With a ranker there are its scores, too, and the number of candidates that it orders together.
+    """
 
     item_ids: Sequence[str]
     scores: Sequence[float | None]
@@ -26,6 +29,8 @@ class Shelf(NamedTuple):
     seen: set[int]
     hidden: set[int]
     seeds: set[int]
+    ranker_scores: Sequence[float] | None = None
+    n_candidates: int = 0
 
 
 def whole_list(shelf: Shelf, request: ListRequest) -> list[ListedItem]:
@@ -50,19 +55,29 @@ def whole_list(shelf: Shelf, request: ListRequest) -> list[ListedItem]:
         factor = 1.0
         for boost in request.boosts:
             factor *= boost.factor if _matches(shelf, row, boost.filter) else 1.0
-        ranked.append((-(score * factor if score >= 0 else score / factor), shelf.popular_ranks[row], row))
+        ranked.append((-_boosted(score, factor), shelf.popular_ranks[row], row, factor))
     ranked.sort()
+    if shelf.ranker_scores is not None:
+        for start in range(0, len(ranked), shelf.n_candidates):
+            block = ranked[start : start + shelf.n_candidates]
+            new = [(-_boosted(shelf.ranker_scores[row], factor), rank, row, factor) for _, rank, row, factor in block]
+            ranked[start : start + shelf.n_candidates] = sorted(new)
     listed: list[ListedItem] = []
     waiting = sorted(pins)
-    for negative, _, row in ranked:
+    for negative, _, row, _ in ranked:
         while waiting and waiting[0] <= len(listed):
             listed.append(_pinned(shelf, pins[waiting.pop(0)]))
         listed.append(ListedItem(shelf.item_ids[row], -negative, is_pinned=False))
     return listed + [_pinned(shelf, pins[position]) for position in waiting]
 
 
+def _boosted(score: float, factor: float) -> float:
+    return score * factor if score >= 0 else score / factor
+
+
 def _pinned(shelf: Shelf, row: int) -> ListedItem:
-    return ListedItem(shelf.item_ids[row], shelf.scores[row] or 0.0, is_pinned=True)
+    score = shelf.scores[row] if shelf.ranker_scores is None else shelf.ranker_scores[row]
+    return ListedItem(shelf.item_ids[row], score or 0.0, is_pinned=True)
 
 
 def _matches(shelf: Shelf, row: int, text: str) -> bool:

@@ -12,9 +12,11 @@ from service.lists.pipeline import ListModel
 from service.models.fold_in.settings import FoldIn
 from service.models.history_weights import HistoryWeights
 from service.models.neighbourhood import Neighbourhood
+from service.models.networks.networks import Networks
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from tests.support.attribute_columns import Attributes, ListedColumns
+from tests.support.tiny_networks import DistanceRanker, MeanTower
 
 N_USERS = 3
 SIZES = (7, 60, 1500)
@@ -42,7 +44,10 @@ class World(NamedTuple):
 
 @cache
 def world(n_items: int, kind: str, hides: bool) -> World:
-    """Scores are from a few small integers, so that many are equal."""
+    """Return a world of one of the kinds factors, neighbours and ranked (factors with a ranker).
+
+    Scores are from a few small integers, so that many are equal.
+    """
     rng = np.random.default_rng(n_items)
     k = 0 if kind == "neighbours" else 4
     dense = rng.random((N_USERS, n_items)) < 0.2
@@ -56,6 +61,7 @@ def world(n_items: int, kind: str, hides: bool) -> World:
         neighbourhood = Neighbourhood("items", "sum", "seen", weights)
     snapshot = ModelSnapshot(
         algorithm="made_up",
+        networks=_networks(k) if kind == "ranked" else None,
         settings={},
         users=Vocabulary(f"u{row}" for row in range(N_USERS)),
         items=Vocabulary(f"i{row}" for row in rng.permutation(n_items)),
@@ -85,3 +91,9 @@ def world(n_items: int, kind: str, hides: bool) -> World:
     hidden = sorted(rng.permutation(n_items)[: n_items // 9].tolist()) if hides else []
     catalogue = ListCatalogue(attributes, hidden)
     return World(ListModel(snapshot, catalogue, FilterMasks()), catalogue)
+
+
+def _networks(k: int) -> Networks:
+    """Return a ranker for k factors, of which the first one does not count; users are folded in without the tower."""
+    tower = MeanTower(np.eye(k, dtype=np.float32), np.zeros((1, k), np.float32))
+    return Networks(tower, ranker=DistanceRanker(np.arange(k, dtype=np.float32)))

@@ -81,28 +81,52 @@ class ReverseRanker:
     """The worst product first, so that a list shows whether it was used."""
 
     scale: Float32
+    n_candidates: int = 16
     kind: ClassVar[str] = "test_reverse"
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         return {"scale": self.scale}
 
     def settings(self) -> dict[str, Any]:
-        return {}
+        return {"n_candidates": self.n_candidates}
 
     @classmethod
     def of(cls, tensors: Tensors, settings: Mapping[str, Any]) -> "ReverseRanker":
-        del settings
-        return cls(tensors["scale"])
+        return cls(tensors["scale"], settings["n_candidates"])
 
     def scores(self, user: Float32, items: Float32) -> NDArray[np.float64]:
         products: NDArray[np.float64] = np.add.reduce(np.multiply(items, user, dtype=np.float64), axis=1)
         return -float(self.scale[0]) * products
 
 
+@dataclass(frozen=True, eq=False)
+class DistanceRanker:
+    """The nearer an item is to the user in the coordinates that count, the higher is its score."""
+
+    weights: Float32
+    n_candidates: int = 16
+    kind: ClassVar[str] = "test_distance"
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        return {"weights": self.weights}
+
+    def settings(self) -> dict[str, Any]:
+        return {"n_candidates": self.n_candidates}
+
+    @classmethod
+    def of(cls, tensors: Tensors, settings: Mapping[str, Any]) -> "DistanceRanker":
+        return cls(tensors["weights"], settings["n_candidates"])
+
+    def scores(self, user: Float32, items: Float32) -> NDArray[np.float64]:
+        distances = np.abs(items.astype(np.float64) - user) * self.weights
+        scores: NDArray[np.float64] = 2.0 - np.add.reduce(distances, axis=1)
+        return scores
+
+
 @contextmanager
 def registered() -> Iterator[None]:
     """Let models name these networks."""
-    names = (MeanTower, CategoryTower, ReverseRanker)
+    names = (MeanTower, CategoryTower, ReverseRanker, DistanceRanker)
     added = {network.kind: (__name__, network.__name__) for network in names}
     kinds._KINDS.update(added)
     try:

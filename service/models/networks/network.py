@@ -55,7 +55,16 @@ class ItemTower(Network, Protocol):
 
 
 class Ranker(Network, Protocol):
-    """Scores the candidates of a list, in place of the product of their factors with the user's."""
+    """Scores the candidates of a list, in place of the product of their factors with the user's.
+
+    Attributes:
+        n_candidates: How many of the best items by that product are ranked together; it belongs to the model, so that
+            lists are the same wherever they are made.
+    """
+
+    @property
+    def n_candidates(self) -> int:
+        """See the class."""
 
     def scores(self, user: NDArray[np.float32], items: NDArray[np.float32]) -> NDArray[np.float64]:
         """Score items.

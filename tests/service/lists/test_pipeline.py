@@ -18,6 +18,7 @@ from service.lists.list_request import Boost, ListRequest, Pin
 from service.lists.pipeline import ListModel, MadeList, make_list, plain_list
 from service.lists.sessions import SessionItem, with_session
 from service.models import scoring, similarity
+from service.models.personal_lists import personal
 from service.models.snapshot import ModelSnapshot
 from tests.reference.lists import ListedItem, Shelf, whole_list
 from tests.support.list_world import N_USERS, SIZES, ListCatalogue, World, world
@@ -38,7 +39,19 @@ def shelf_of(this: World, request: ListRequest, user: ListUser | None) -> Shelf:
         seen,
         set(this.catalogue.hidden.tolist()),
         seeds,
+        *ranker_scores_of(snapshot, user, is_for_all=bool(seeds) or user is None),
     )
+
+
+def ranker_scores_of(
+    snapshot: ModelSnapshot, user: ListUser | None, *, is_for_all: bool
+) -> tuple[list[float] | None, int]:
+    if snapshot.ranker is None or is_for_all or user is None:
+        return None, 0
+    representation = user.representation or snapshot.trained_user(user.row or 0)
+    ranker = snapshot.ranker
+    scores = [float(ranker.scores(representation.factors, item[np.newaxis])[0]) for item in snapshot.item_factors]
+    return scores, ranker.n_candidates
 
 
 def scores_of(snapshot: ModelSnapshot, seeds: list[int], user: ListUser | None) -> list[float | None]:
@@ -101,7 +114,8 @@ requests = st.builds(
         st.builds(Pin, item_ids, st.integers(0, 12)), max_size=3, unique_by=(lambda p: p.item_id, lambda p: p.position)
     ).map(tuple),
 )
-worlds = st.builds(world, st.sampled_from(SIZES), st.sampled_from(["factors", "neighbours"]), st.booleans())
+KINDS = ["factors", "neighbours", "ranked"]
+worlds = st.builds(world, st.sampled_from(SIZES), st.sampled_from(KINDS), st.booleans())
 
 
 @settings(max_examples=250, deadline=None)
@@ -141,7 +155,7 @@ def test_the_fast_path_makes_the_same_list(this: World, drawn: ListRequest) -> N
         ranking = scoring.popular(snapshot, request.n + 1, offset=request.offset, exclude=exclude)
     else:
         top_n = scoring.TopNRequest(user.row or 0, request.n + 1, request.offset, exclude)
-        ranking = scoring.personal(snapshot, [top_n] * 5)[3]
+        ranking = personal(snapshot, [top_n] * 5)[3]
     fast = plain_list(snapshot, request, user, hidden, ranking)
     slow = make_list(this.model, request, user, 7.0)
     assert (fast.rows, fast.scores.tolist(), list(fast.sources)) == (
