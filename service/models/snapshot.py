@@ -147,6 +147,8 @@ class ModelSnapshot:
             array = getattr(self, name)
             if array is not None and array.shape != shape:
                 raise ModelRefused(f"{name} has shape {array.shape}, and the ids and the history require {shape}.")
+        if self.networks is not None and self.networks.features is not None and self.user_attributes is not None:
+            self.networks.features.check_users(self.user_attributes)
         precision = self.fold_in_precision
         if precision is not None and precision.shape not in {(1, k), (k, k), (k + 1, k + 1)}:
             raise ModelRefused(f"fold_in_precision has shape {precision.shape}, and the model {k} factors.")

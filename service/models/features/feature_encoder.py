@@ -131,6 +131,21 @@ class FeatureEncoder:
                 table[row] = self.user(given)
         return table
 
+    def check_users(self, table: NDArray[np.int32]) -> None:
+        """Check a table of the categories of users.
+
+        Args:
+            table: Int32 (n, c), as `user_table` returns it.
+
+        Raises:
+            ModelRefused: It has other columns, or categories that do not exist.
+        """
+        sizes = np.array(self.user_sizes, dtype=np.int32)
+        if table.shape[1:] != sizes.shape:
+            raise ModelRefused(f"Users have {table.shape[1]} columns of categories, and the encoder {sizes.size}.")
+        if table.size and not (table.min() >= 0 and bool((table.max(axis=0) < sizes).all())):
+            raise ModelRefused("A user has a category that the encoder does not have.")
+
     def item_features(self, items: Sequence[Attributes]) -> ItemFeatures:
         """Return the categories of items; an item without a known one has the category 0."""
         ids: list[int] = []

@@ -37,9 +37,15 @@ def network_user(
         if attributes is None and model.user_attributes is not None:
             attributes = model.user_attributes[user_row]
     if attributes is None:
-        width = 0 if model.user_attributes is None else model.user_attributes.shape[1]
-        attributes = np.zeros(width, dtype=np.int32)
+        attributes = np.zeros(_n_columns(model), dtype=np.int32)
     inputs = model.item_factors if model.input_factors is None else model.input_factors
     tables = InputTables(inputs, model.item_bias, model.global_mean)
     found = networks.user_tower.user(UserInput(recent, attributes, own), tables)
     return UserRepresentation(found.factors, model.global_mean + found.bias, seen)
+
+
+def _n_columns(model: ItemTables) -> int:
+    """Return the number of columns of users."""
+    if model.networks is not None and model.networks.features is not None:
+        return len(model.networks.features.user_sizes)
+    return 0 if model.user_attributes is None else int(model.user_attributes.shape[1])

@@ -1,4 +1,4 @@
-"""The files of a model's networks: `<name>.safetensors`, and `<name>.onnx` for other languages.
+"""The files of a model's networks: `<name>.safetensors`, `features.json`, and `<name>.onnx` for other languages.
 
 Invariant: a file is read after its length and its sha256 are compared with the manifest. Replicas do not read ONNX.
 """
@@ -13,9 +13,11 @@ from safetensors import SafetensorError
 
 from service.errors import ModelRefused
 from service.models import published_files
+from service.models.features.feature_encoder import FeatureEncoder
 from service.models.networks import kinds
 from service.models.networks.networks import NAMES, Networks
 
+_FEATURES: Final = "features"
 # Weights are private memory of each replica; tables belong into the arrays, which replicas share.
 _LIMIT_BYTES: Final = 256 << 20
 
@@ -35,6 +37,8 @@ def write(directory: Path, networks: Networks) -> dict[str, Any]:
                 **_written(directory / f"{name}.onnx", networks.onnx[name]),
                 "largest_difference": networks.onnx_difference.get(name),
             }
+    if networks.features is not None:
+        described[_FEATURES] = _written(directory / f"{_FEATURES}.json", networks.features.to_bytes())
     return described
 
 
@@ -50,12 +54,16 @@ def read(directory: Path, described: Any, *, with_onnx: bool = False) -> Network
         ModelRefused: The description or a file is damaged, or a network is of an unknown kind.
     """
     version = directory.name
-    if not isinstance(described, dict) or "user_tower" not in described or not described.keys() <= set(NAMES):
+    if not isinstance(described, dict) or "user_tower" not in described or not described.keys() <= {*NAMES, _FEATURES}:
         raise ModelRefused(f"{version}: the manifest does not describe the networks.")
     found: dict[str, Any] = {}
     onnx: dict[str, bytes] = {}
     differences: dict[str, float] = {}
+    features = None
     for name, entry in described.items():
+        if name == _FEATURES:
+            features = _encoder(directory, entry)
+            continue
         if not isinstance(entry, dict) or not isinstance(entry.get("settings"), dict):
             raise ModelRefused(f"{version}: the manifest does not describe {name}.")
         weights = _checked(directory / f"{name}.safetensors", entry)
@@ -69,7 +77,15 @@ def read(directory: Path, described: Any, *, with_onnx: bool = False) -> Network
             onnx[name] = _checked(directory / f"{name}.onnx", exported)
             if isinstance(exported.get("largest_difference"), float):
                 differences[name] = exported["largest_difference"]
-    return Networks(**found, onnx=onnx, onnx_difference=differences)
+    return Networks(**found, features=features, onnx=onnx, onnx_difference=differences)
+
+
+def _encoder(directory: Path, described: Any) -> FeatureEncoder:
+    content = _checked(directory / f"{_FEATURES}.json", described)
+    try:
+        return FeatureEncoder.from_bytes(content)
+    except ModelRefused as error:
+        raise ModelRefused(f"{directory.name}: {error}") from error
 
 
 def _written(path: Path, content: bytes) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Networks are published, read back, refused when damaged, and compute users from what is known of them."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from service.errors import ModelRefused
 from service.models import artefact, publication
 from service.models.erased_users import without_users
+from service.models.features.feature_encoder import Attributes, FeatureEncoder
 from service.models.fold_in.fold_in import fold_in
 from service.models.folded_user import folded_user
 from service.models.snapshot import ModelSnapshot
@@ -127,3 +129,49 @@ def test_a_model_that_folds_in_by_a_network_has_one(make_snapshot: Make) -> None
     assert model.user_inputs is not None
     with pytest.raises(ModelRefused, match="user_inputs has shape"):
         replace(model, user_inputs=model.user_inputs[1:])
+
+
+def test_the_feature_encoder_is_published_and_checked(tmp_path: Path, make_snapshot: Make) -> None:
+    """A user of whom nothing is known has unknown categories; tables and files that do not fit are refused."""
+    plain = make_snapshot()
+    people: list[Attributes] = [{"age": 20 + n % 3, "gender": "FM"[n % 2]} for n in range(len(plain.users))]
+    encoder = FeatureEncoder.fit(people, [], min_users=1)
+    with_tower = tiny_networks.with_networks(plain)
+    assert with_tower.networks is not None
+    networks = replace(with_tower.networks, features=encoder)
+    model = replace(with_tower, networks=networks, user_attributes=encoder.user_table(people))
+    directory = publish(tmp_path / "models", model)
+    loaded = artefact.load(directory)
+    assert loaded.networks is not None
+    assert loaded.networks.features == encoder
+    np.testing.assert_array_equal(loaded.user_attributes, model.user_attributes)
+    unknown, given = (fold_in(model, model.user_history(1), None, row) for row in (None, np.zeros(2, np.int32)))
+    assert unknown is not None
+    assert given is not None
+    np.testing.assert_array_equal(unknown.factors, given.factors)
+    # Also where no user of the training has attributes.
+    alone = fold_in(replace(model, user_attributes=None), model.user_history(1))
+    assert alone is not None
+    np.testing.assert_array_equal(alone.factors, given.factors)
+
+    too_large = np.full((len(plain.users), 2), 9, dtype=np.int32)
+    for table, match in (
+        (too_large, "a category that the encoder does not have"),
+        (-too_large, "a category that the encoder does not have"),
+        (too_large[:, :1], "1 columns of categories, and the encoder 2"),
+    ):
+        with pytest.raises(ModelRefused, match=match):
+            replace(model, user_attributes=table)
+    for content, match in ((b"{}", "does not have the sha256"), (None, "cannot be read")):
+        features = directory / "features.json"
+        features.unlink()
+        if content is not None:
+            features.write_bytes(content)
+        with pytest.raises(ModelRefused, match=rf"features\.json {match}"):
+            artefact.load(directory)
+    manifest = json.loads((directory / "manifest.json").read_text())
+    manifest["networks"]["features"] = {"sha256": hashlib.sha256(b"{}").hexdigest(), "bytes": 2}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    (directory / "features.json").write_bytes(b"{}")
+    with pytest.raises(ModelRefused, match="The feature encoder is not of format 1"):
+        artefact.load(directory)
