@@ -1,1 +1,0 @@
-"""The approximate index of a large catalogue's items."""

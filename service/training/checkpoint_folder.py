@@ -1,0 +1,130 @@
+"""The folder of checkpoints, in which a fit that was killed finds how far it had come.
+
+Invariants:
+
+- A checkpoint appears complete or not at all: it is written under another name, synced and renamed.
+- Its name is a digest of everything that its fit depends on, so a fit finds its own checkpoint or none.
+- Checkpoints of a command that ends well are removed with it; those of a killed one, after `KEPT_S`.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from telemetry.wal.disk import sync_directory
+
+SUFFIX: Final = ".checkpoint"
+KEPT_S: Final = 7 * 86_400.0
+# A checkpoint may take this share of the time of a fit.
+_MOST_SHARE: Final = 0.05
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """Where the fits of one command keep checkpoints.
+
+    Attributes:
+        path: The folder; made when the first checkpoint is written.
+        interval_s: The time between checkpoints of a fit; 0 for one at every step.
+        used: The names of the fits that asked for a checkpoint.
+    """
+
+    path: Path
+    interval_s: float
+    used: set[str] = field(default_factory=set)
+
+
+_folder: ContextVar[CheckpointFolder | None] = ContextVar("recollect_checkpoint_folder", default=None)
+
+
+@contextmanager
+def checkpoints_in(path: Path, interval_s: float) -> Iterator[None]:
+    """Let fits inside keep checkpoints in a folder, and remove theirs unless there is an exception."""
+    folder = CheckpointFolder(path, interval_s)
+    _remove_old(path)
+    token = _folder.set(folder)
+    try:
+        yield
+    finally:
+        _folder.reset(token)
+    for name in folder.used:
+        (path / f"{name}{SUFFIX}").unlink(missing_ok=True)
+
+
+def _remove_old(path: Path) -> None:
+    oldest_s = time.time() - KEPT_S
+    for file in path.glob("*"):
+        is_torn = file.suffix == ".tmp" and file.stat().st_mtime < time.time() - 3600
+        if is_torn or (file.suffix == SUFFIX and file.stat().st_mtime < oldest_s):
+            file.unlink(missing_ok=True)
+
+
+class Checkpoint:
+    """The checkpoint of one fit; outside of `checkpoints_in` it is never found and never due."""
+
+    def __init__(self, name: str) -> None:
+        self._folder = _folder.get()
+        self._name = name
+        self._next_s = 0.0
+        if self._folder is not None:
+            self._folder.used.add(name)
+            self._next_s = time.monotonic() + self._folder.interval_s
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a folder to keep it in."""
+        return self._folder is not None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to write one."""
+        return self._folder is not None and time.monotonic() >= self._next_s
+
+    def read(self) -> bytes | None:
+        """Return what was written last; None if nothing was."""
+        if self._folder is None:
+            return None
+        try:
+            return self._path(self._folder).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, content: Callable[[BinaryIO], None]) -> None:
+        """Replace the checkpoint by what `content` writes into a file.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        if self._folder is None:
+            return
+        started_s = time.monotonic()
+        self._folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self._path(self._folder)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                content(file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_directory(self._folder.path)
+        ended_s = time.monotonic()
+        self._next_s = ended_s + max(self._folder.interval_s, (ended_s - started_s) / _MOST_SHARE)
+
+    def remove(self) -> None:
+        """Remove it, because it cannot be read."""
+        if self._folder is not None:
+            self._path(self._folder).unlink(missing_ok=True)
+
+    def _path(self, folder: CheckpointFolder) -> Path:
+        return folder.path / f"{self._name}{SUFFIX}"

@@ -1,0 +1,123 @@
+"""One fit with PyTorch: its seeds, threads, device and checkpoint.
+
+Invariant: what a fit computes depends on the data, the hyperparameters, the generator, the number of threads and the
+kind of device alone. A fit that was killed and is run again computes the same bytes as one that was not.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from service.training.algorithms import hyperparameters
+from service.training.algorithms.kernels import threads
+from service.training.checkpoint_folder import Checkpoint
+from service.training.deep.fit_context import CPU, FitContext
+from service.training.deep.learning_curve import LearningCurve
+from service.training.deep.training_loop import TrainingLoop, Validation
+from service.training.interactions import Interactions, Progress
+
+B = TypeVar("B")
+
+
+class TorchRun:
+    """A fit within `torch_run`.
+
+    Attributes:
+        context: Its surroundings.
+    """
+
+    def __init__(self, context: FitContext) -> None:
+        self.context = context
+        self._curve = LearningCurve()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is trained."""
+        return self.context.device
+
+    @property
+    def curve(self) -> tuple[dict[str, Any], ...]:
+        """The learning curve, as `LearningCurve.as_json` describes it."""
+        return tuple(self._curve.as_json())
+
+    def train(
+        self,
+        network: torch.nn.Module,
+        epoch: Callable[[np.random.Generator], Iterable[B]],
+        loss: Callable[[B], torch.Tensor],
+        *,
+        validation: Validation | None = None,
+        optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer] | None = None,
+        rate: Callable[[int], float] | None = None,
+    ) -> None:
+        """Train a network, once a fit; it ends in evaluation mode, with the parameters and buffers of the best epoch.
+
+        Args:
+            network: On `device`. What must survive a killed process is in its parameters and buffers.
+            epoch: Returns the batches of one epoch, drawn from the given generator alone: tensors, or tuples, lists
+                and dicts of them, which are moved to `device`.
+            loss: The scalar loss of a batch.
+            validation: Measures each epoch; without one, all epochs are trained and the last is kept.
+            optimizer: Makes the optimiser; None for Adam with the settings of the Config.
+            rate: The factor of the learning rate at a step, from 0; None for 1.
+
+        Raises:
+            TrainingDiverged: The loss, the validation or a parameter is not finite.
+            OSError: A checkpoint cannot be written.
+        """
+        self._curve = TrainingLoop(self.context, network, epoch, loss, validation, optimizer, rate).run()
+
+
+@contextmanager
+def torch_run(
+    algorithm: str, data: Interactions, config: Any, rng: np.random.Generator, progress: Progress
+) -> Iterator[TorchRun]:
+    """Set PyTorch up for a fit, and undo that afterwards. A network is built inside: its first weights are seeded.
+
+    Args:
+        algorithm: Its name on the command line.
+        data: What it learns from.
+        config: A `NetworkTraining`.
+        rng: The generator of the fit.
+        progress: Called with the stage "fit" and epochs.
+    """
+    seed = int(rng.integers(1 << 62))
+    has_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if has_gpu else CPU)
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(enabled=True), threads.one_blas_thread():
+        torch.set_num_threads(threads.count())
+        # Some operations have no deterministic form on a GPU, where a second fit may differ in the last bits.
+        torch.use_deterministic_algorithms(not has_gpu)
+        torch.manual_seed(seed)
+        name = f"{algorithm}-{_digest(algorithm, data, config, seed, device)}"
+        try:
+            yield TorchRun(FitContext(algorithm, config, progress, device, seed, Checkpoint(name)))
+        finally:
+            torch.set_num_threads(before[0])
+            torch.use_deterministic_algorithms(before[1])
+
+
+def _digest(algorithm: str, data: Interactions, config: Any, seed: int, device: torch.device) -> str:
+    """Return a digest of everything that the result depends on."""
+    described = {
+        "algorithm": algorithm,
+        "config": hyperparameters.as_json(config),
+        "seed": seed,
+        "shape": (len(data.users), len(data.items)),
+        "values": (data.rating_min, data.rating_max, data.event_values),
+        "torch": torch.__version__,
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+    }
+    digest = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=16)
+    digest.update(json.dumps([data.items.id_of, data.catalogue.attributes], sort_keys=True, default=str).encode())
+    for column in (data.user_rows, data.item_rows, data.ratings, data.timestamps, data.types, data.rated):
+        if column is not None:
+            digest.update(np.ascontiguousarray(column).data)
+    return digest.hexdigest()

@@ -1,0 +1,154 @@
+"""A network of a few hundred parameters with dropout and a buffer, trained by the loop of all networks.
+
+As a program, it trains in processes that it kills: `python -m tests.support.small_network FOLDER`.
+"""
+
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from service.training.algorithms.kernels import threads
+from service.training.checkpoint_folder import checkpoints_in
+from service.training.data import datasets
+from service.training.deep.network_training import NetworkTraining
+from service.training.deep.torch_run import torch_run
+from service.training.deep.training_loop import Validation
+from service.training.interactions import Interactions, Progress, no_progress
+
+DATA = "demo:60x40x900"
+PROGRAM_CONFIG = NetworkTraining(n_epochs=6, batch_size=100, patience=3, lr=0.01, clip_norm=1.0)
+
+
+class Ratings(NamedTuple):
+    users: torch.Tensor
+    items: torch.Tensor
+    ratings: torch.Tensor
+
+
+class SmallNetwork(torch.nn.Module):
+    """Factors with dropout; the buffer counts the steps that a resumed fit must not forget."""
+
+    def __init__(self, n_users: int, n_items: int) -> None:
+        super().__init__()
+        self.users = torch.nn.Embedding(n_users, 4)
+        self.items = torch.nn.Embedding(n_items, 4)
+        self.mean = torch.nn.Parameter(torch.tensor(3.0))
+        self.dropout = torch.nn.Dropout(0.2)
+        self.register_buffer("n_seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, batch: Ratings) -> torch.Tensor:
+        return self.mean + (self.dropout(self.users(batch.users)) * self.items(batch.items)).sum(dim=1)
+
+    def loss(self, batch: Ratings) -> torch.Tensor:
+        self.n_seen += batch.users.numel()
+        return torch.nn.functional.mse_loss(self(batch), batch.ratings)
+
+    def epochs(self, data: Interactions, batch_size: int) -> Callable[[np.random.Generator], Iterator[Ratings]]:
+        whole = Ratings(
+            torch.from_numpy(data.user_rows.astype(np.int64)),
+            torch.from_numpy(data.item_rows.astype(np.int64)),
+            torch.from_numpy(data.ratings),
+        )
+
+        def epoch(generator: np.random.Generator) -> Iterator[Ratings]:
+            order = torch.from_numpy(generator.permutation(len(data)))
+            for rows in order.split(batch_size):
+                yield Ratings(*(column[rows] for column in whole))
+
+        return epoch
+
+
+def trained(
+    config: NetworkTraining,
+    *,
+    seed: int = 0,
+    progress: Progress = no_progress,
+    before_step: Callable[[], None] = lambda: None,
+    validation: Validation | None = None,
+    measured: bool = False,
+    scale: float = 1.0,
+) -> tuple[bytes, tuple[dict[str, Any], ...]]:
+    """Return the bytes of the trained network, and its learning curve.
+
+    Args:
+        before_step: Called before every step.
+        validation: Decides which epoch is kept.
+        measured: Validate by the error on some of the ratings.
+        scale: A factor of the loss.
+    """
+    data = datasets.read(DATA)
+    with torch_run("small", data, config, np.random.default_rng(seed), progress) as run:
+        network = SmallNetwork(len(data.users), len(data.items)).to(run.device)
+        some = next(network.epochs(data, 200)(np.random.default_rng(0)))
+        if measured:
+            validation = Validation(
+                "rmse", lambda: float((network(some) - some.ratings).square().mean().sqrt()), larger_is_better=False
+            )
+
+        def loss(batch: Ratings) -> torch.Tensor:
+            before_step()
+            return scale * network.loss(batch)
+
+        run.train(network, network.epochs(data, config.batch_size), loss, validation=validation)
+        assert not network.training
+        state = network.state_dict()
+    return b"".join(tensor.cpu().numpy().tobytes() for tensor in state.values()), run.curve
+
+
+def main(folder: str) -> None:
+    """Print how often the training was killed, whether it ended by itself, and what it learnt; then the same without.
+
+    Each training is a process of its own, forked before PyTorch has started a thread, because its import takes seconds.
+    """
+    n_kills = 0
+    while (found := _in_a_process(Path(folder), 7 + 9 * n_kills)) is None:
+        n_kills += 1
+    print(n_kills)
+    print(found)
+    print(_in_a_process(Path(folder) / "never", 1 << 30))
+
+
+def _in_a_process(folder: Path, n_steps: int) -> str | None:
+    """Train in a process, which is killed before its nth step; return a digest, or None if it was killed."""
+    receiving, sending = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(receiving)
+        _train(folder, sending)
+        os._exit(0)
+    os.close(sending)
+    received = b""
+    with os.fdopen(receiving, "rb", buffering=0) as pipe:
+        while chunk := pipe.read(1):
+            received += chunk
+            if received.count(b".") == n_steps:
+                os.kill(child, signal.SIGKILL)
+                break
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return None
+    if status:
+        raise SystemExit("The training failed.")
+    return received.strip(b".").decode()
+
+
+def _train(folder: Path, report: int) -> None:
+    """Train, with a checkpoint after each step; write a point before each step and a digest at the end."""
+    with checkpoints_in(folder, 0.0), threads.limit(1):
+        found, curve = trained(PROGRAM_CONFIG, before_step=lambda: _written(report, b"."), measured=True)
+    _written(report, hashlib.sha256(found + repr(curve).encode()).hexdigest().encode())
+
+
+def _written(report: int, what: bytes) -> None:
+    os.write(report, what)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
