@@ -9,6 +9,7 @@ from scipy.sparse import coo_array, csr_array
 
 from service.models.fold_in.settings import FoldIn
 from service.models.neighbourhood import Neighbourhood
+from service.models.networks.networks import Networks
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import PURCHASE, RATING
 from service.training.algorithms import hyperparameters
@@ -30,6 +31,10 @@ def assemble(
     input_factors: Float32 | None = None,
     fold_in: FoldIn | None = None,
     fold_in_precision: Float64 | None = None,
+    networks: Networks | None = None,
+    user_inputs: Float32 | None = None,
+    user_attributes: Int32 | None = None,
+    learning_curve: tuple[dict[str, Any], ...] = (),
 ) -> ModelSnapshot:
     """Build the snapshot of a model; missing factors have rank 0, missing biases are zeros.
 
@@ -43,8 +48,13 @@ def assemble(
         global_mean: In units of the rating scale.
         neighbourhood: Neighbour weights, instead of factors.
         input_factors: Float32 (n_items, k), the factors of items as inputs of a fold-in; None if `item_factors` are.
+            With networks they may have any width.
         fold_in: How the model computes a user from interactions.
         fold_in_precision: Float64 (1, k), (k, k) or (k + 1, k + 1), see `ModelSnapshot`.
+        networks: What computes users, new items and ranks, in place of another fold-in.
+        user_inputs: Float32 (n_users, d), what training has found for each user as an input of the user tower.
+        user_attributes: Int32 (n_users, c), the categories of each user.
+        learning_curve: A point per epoch, see `ModelSnapshot`.
     """
     entries = history_entries(data)
     n_users, n_items = len(data.users), len(data.items)
@@ -71,6 +81,10 @@ def assemble(
         input_factors=input_factors,
         fold_in=fold_in,
         fold_in_precision=fold_in_precision,
+        networks=networks,
+        user_inputs=user_inputs,
+        user_attributes=user_attributes,
+        learning_curve=learning_curve,
     )
 
 

@@ -27,6 +27,7 @@ class MeanTower:
     weight: Float32
     columns: Float32
     kind: ClassVar[str] = "test_mean"
+    is_slow: ClassVar[bool] = False
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         return {"weight": self.weight, "columns": self.columns}

@@ -36,7 +36,14 @@ class Network(Protocol):
 
 
 class UserTower(Network, Protocol):
-    """Computes users in the space of the item factors."""
+    """Computes users in the space of the item factors.
+
+    Attributes:
+        is_slow: Whether a user takes a good part of a millisecond or more, so that a thread computes users with live
+            events, in place of the event loop.
+    """
+
+    is_slow: ClassVar[bool]
 
     def user(self, given: UserInput, tables: InputTables) -> TowerOutput:
         """Compute a user.
