@@ -98,6 +98,17 @@ class ModelConfig:
         "How long `auto` may measure its candidates for a million interactions or 4,000 items; other data gets its "
         "share, from 9 s of 60 s to five times as much.",
     ] = 60.0
+    index_items: Annotated[
+        int,
+        {"env": "RECOLLECT_INDEX_ITEMS", "unit": "items", "least": 1000},
+        "From how many items on a new model with factors gets an approximate index of its items, which needs the extra "
+        "`ann`; lists of smaller catalogues are exact.",
+    ] = 50_000
+    index_recall_floor: Annotated[
+        float,
+        {"env": "RECOLLECT_INDEX_RECALL_FLOOR", "unit": "share", "least": 0, "most": 1},
+        "The share of the ten best items of a user that an index must find, or it is refused and lists stay exact.",
+    ] = 0.95
     rating_scale: Annotated[
         str | None,
         {"env": "RECOLLECT_RATING_SCALE", "unit": "LOW:HIGH"},

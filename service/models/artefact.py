@@ -24,6 +24,7 @@ from service.errors import ModelMissing, ModelRefused
 from service.models import arrays, published_files
 from service.models.event_values import DEFAULT_VALUES
 from service.models.fold_in.settings import FoldIn
+from service.models.index import index_file
 from service.models.item_records import ItemRecords
 from service.models.neighbourhood import Neighbourhood
 from service.models.networks import network_files
@@ -44,19 +45,22 @@ def write(directory: Path, snapshot: ModelSnapshot, origin: dict[str, Any]) -> N
 
     Args:
         directory: `models/<version>`, which does not exist yet.
-        origin: The manifest's `measures`, `data`, `selection`, `created`, `code_version` and, of a copy, `derived`.
+        origin: The manifest's `measures`, `data`, `selection`, `created`, `code_version`, `index` and, of a copy,
+            `derived`.
     """
     with published_files.new_directory(directory) as temporary:
         described = {
             name: arrays.write(temporary / f"{name}.bin", name, array) for name, array in _arrays_of(snapshot).items()
         }
         networks = None if snapshot.networks is None else network_files.write(temporary, snapshot.networks)
+        index = index_file.described(origin.get("index"), temporary, snapshot.item_index)
         manifest = {
             "format": _FORMAT,
             "version": directory.name,
             "algorithm": snapshot.algorithm,
             "settings": snapshot.settings,
             **origin,
+            "index": index,
             "data_as_of": snapshot.data_as_of,
             "n_users": len(snapshot.users),
             "n_items": len(snapshot.items),
@@ -134,6 +138,9 @@ def load(directory: Path, checkpoint: Callable[[], None] = lambda: None, *, with
             **{name: read[name] for name in optional},
             item_records=ItemRecords(read["item_records"], read["item_record_offsets"]) if has_records else None,
             user_clusters=UserClusters(read["user_clusters"], read["cluster_items"]) if has_clusters else None,
+            item_index=index_file.read(
+                directory, manifest.get("index"), len(items), read["item_factors"].shape[1], checkpoint
+            ),
             version=str(manifest["version"]),
             manifest=manifest,
         )

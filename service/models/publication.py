@@ -4,6 +4,7 @@ Invariant: one process at a time publishes or activates, so that ACTIVE and the 
 never names a version that is gone.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,11 +15,14 @@ from service.api import user_wire, wire
 from service.api.shortfalls import shortfall
 from service.errors import ModelError, ModelMissing, RunError
 from service.models import active_model, artefact, published_files, scoring, versions
+from service.models.index import building
+from service.models.index.building import IndexRules
 from service.models.snapshot import ModelSnapshot
 from service.security import security_log
 from telemetry.ids import rfc3339_ms
 
 _STATIC: Final = "static"
+_INDEX_RULES: Final = IndexRules()
 
 
 def publish(
@@ -28,6 +32,7 @@ def publish(
     data: dict[str, Any],
     measures: dict[str, Any],
     selection: dict[str, Any] | None = None,
+    index_rules: IndexRules = _INDEX_RULES,
     prepare: Callable[[ModelSnapshot], ModelSnapshot] = lambda snapshot: snapshot,
 ) -> str:
     """Write a snapshot as a new version, atomically, without activating it.
@@ -36,12 +41,15 @@ def publish(
         data: The training data: counts and `fingerprint`.
         measures: Results on the hold-out, as plain JSON values.
         selection: How the algorithm was chosen, likewise.
-        prepare: A last change to the model, applied while no other process can publish.
+        index_rules: When the model gets an index of its items.
+        prepare: A last change to the model, which keeps its items, applied while no other process can publish.
 
     Returns:
         The new version.
     """
     models_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    built = building.build(snapshot, index_rules)
+    snapshot = dataclasses.replace(snapshot, item_index=built.index)
     with published_files.exclusive(models_dir):
         snapshot = prepare(snapshot)
         now = datetime.now(UTC)
@@ -52,6 +60,7 @@ def publish(
             "data": data,
             "created": rfc3339_ms(now.timestamp()),
             "code_version": artefact.code_version(),
+            "index": built.description,
         }
         artefact.write(models_dir / version, snapshot, origin)
     return version
@@ -159,7 +168,8 @@ def _write_copy(models_dir: Path, snapshot: ModelSnapshot, why: str) -> str:
         "why": why,
     }
     # Older releases recorded no selection.
-    kept = {name: origin.get(name) for name in ("measures", "data", "selection", "created", "code_version")}
+    names = ("measures", "data", "selection", "created", "code_version", "index")
+    kept = {name: origin.get(name) for name in names}
     version = versions.copy_name(models_dir, source)
     artefact.write(models_dir / version, snapshot, {**kept, "derived": derived})
     return version

@@ -6,7 +6,8 @@ Invariants:
   popular items therefore come first.
 - The score of an item comes from one float64 routine (`products` or `neighbour_terms`), whose result depends neither
   on the other items and users of the request nor on threads or BLAS. A float32 product chooses the candidates; a bound
-  on its rounding error proves that no item is missed.
+  on its rounding error proves that no item is missed. In a model with an index of its items the candidates are those
+  of the index, which may miss an item (`service.models.index`).
 """
 
 import math
@@ -16,6 +17,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from service.models.index.indexed_best import indexed_best
+from service.models.index.item_index import ItemIndex
 from service.models.largest_per_row import largest_per_row
 from service.models.neighbourhood import (
     Neighbourhood,
@@ -103,7 +106,7 @@ def personal(snapshot: ModelSnapshot, requests: Sequence[TopNRequest]) -> list[R
     """
     if snapshot.neighbourhood is not None:
         return [_rank_by_neighbours(snapshot, snapshot.neighbourhood, request) for request in requests]
-    if len(requests) < _MIN_BATCH:
+    if len(requests) < _MIN_BATCH or snapshot.item_index is not None:
         return [_rank_one(snapshot, request) for request in requests]
     users = _Users.of(snapshot, requests)
     approximate = users.factors @ snapshot.item_factors.T
@@ -233,11 +236,31 @@ def _exact(snapshot: ModelSnapshot, users: _Users, rows: Rows) -> Scores:
 
 
 def _rank_one(snapshot: ModelSnapshot, request: TopNRequest) -> Ranking:
+    if snapshot.item_index is not None:
+        ranking = _rank_by_index(snapshot, snapshot.item_index, request)
+        if ranking is not None:
+            return ranking
     factors = snapshot.user_factors[request.user_row] if request.user is None else request.user.factors
     approximate: Float32 = snapshot.item_factors @ factors
     approximate += snapshot.item_bias
     _exclude(snapshot, request, approximate)
     return _rank_approximate(snapshot, request, approximate)
+
+
+def _rank_by_index(snapshot: ModelSnapshot, index: ItemIndex, request: TopNRequest) -> Ranking | None:
+    """Rank the items that the index finds; None if all have to be scored."""
+    user = request.user or snapshot.trained_user(request.user_row)
+    best = indexed_best(
+        snapshot,
+        index,
+        user.factors,
+        snapshot.max_exact_over_approx_of(user),
+        lambda rows: exact_scores(snapshot, request.user_row, rows, user),
+        np.concatenate([user.seen, request.exclude]) if request.exclude.size else user.seen,
+        request.offset + request.n,
+    )
+    # A user with factors, so that all items are personal.
+    return None if best is None else Ranking(best[0][request.offset :], best[1][request.offset :])
 
 
 def _rank_by_neighbours(snapshot: ModelSnapshot, neighbourhood: Neighbourhood, request: TopNRequest) -> Ranking:

@@ -21,6 +21,7 @@ from service.errors import ModelRefused
 from service.models.event_values import DEFAULT_VALUES, EVENT_SCALE
 from service.models.fold_in.fold_in import fold_in
 from service.models.fold_in.settings import NETWORK, FoldIn
+from service.models.index.item_index import ItemIndex
 from service.models.item_records import ItemRecords
 from service.models.neighbourhood import Neighbourhood
 from service.models.networks.network import Ranker
@@ -76,6 +77,7 @@ class ModelSnapshot:
         learning_curve: What a training by epochs has measured after each, as plain JSON values; empty for others.
         user_clusters: Clusters of users; None if the users are too few, or the model was published without.
         item_records: Titles and attributes of the items, in row order; None if the training data had none.
+        item_index: The index of a large catalogue's items; None if all items are scored.
         version: The published version, or `UNPUBLISHED`.
         manifest: The manifest of the published version; empty before that.
     """
@@ -108,6 +110,7 @@ class ModelSnapshot:
     learning_curve: tuple[dict[str, float], ...] = ()
     user_clusters: UserClusters | None = None
     item_records: ItemRecords | None = None
+    item_index: ItemIndex | None = None
     version: str = UNPUBLISHED
     manifest: dict[str, Any] = field(default_factory=dict, repr=False)
 

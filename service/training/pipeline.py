@@ -18,6 +18,7 @@ from service.config import Config
 from service.errors import RunError, UsageError
 from service.models import artefact, publication
 from service.models.erased_users import ErasedUsers, keep_permanently, user_keys, without_users
+from service.models.index.building import IndexRules
 from service.models.rating_scale import RatingScale
 from service.models.snapshot import ModelSnapshot
 from service.training import incumbent, measured_choice, promotion_report
@@ -133,6 +134,7 @@ def train(
             data=described,
             measures=measures,
             selection=choice.as_json(algorithm or AUTO),
+            index_rules=IndexRules(config.models.index_items, config.models.index_recall_floor),
             prepare=without_erased_since,
         )
     except OSError as error:

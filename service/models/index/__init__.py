@@ -1,0 +1,1 @@
+"""The approximate index of a large catalogue's items."""
