@@ -109,6 +109,12 @@ class ModelConfig:
         {"env": "RECOLLECT_INDEX_RECALL_FLOOR", "unit": "share", "least": 0, "most": 1},
         "The share of the ten best items of a user that an index must find, or it is refused and lists stay exact.",
     ] = 0.95
+    checkpoint_interval_s: Annotated[
+        float,
+        {"env": "RECOLLECT_CHECKPOINT_INTERVAL_S", "unit": "s"},
+        "How often the training of a network writes a checkpoint, from which the same training continues after it was "
+        "killed; less often where that would take more than a twentieth of the time.",
+    ] = 30.0
     rating_scale: Annotated[
         str | None,
         {"env": "RECOLLECT_RATING_SCALE", "unit": "LOW:HIGH"},
@@ -307,6 +313,11 @@ class Config:
     def models_dir(self) -> Path:
         """The published models."""
         return self.home / "models"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """The checkpoints of a training that runs or was killed."""
+        return self.home / "checkpoints"
 
     @property
     def spool_dir(self) -> Path:

@@ -89,7 +89,9 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
         [archived],
         settings,
         log_note,
-        user_erasers=[ModelUserEraser(config.models_dir, config.pseudonymiser(), config.security_dir)],
+        user_erasers=[
+            ModelUserEraser(config.models_dir, config.pseudonymiser(), config.security_dir, config.checkpoints_dir)
+        ],
         live=live,
         failpoints=failpoints,
     )

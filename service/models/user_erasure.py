@@ -28,14 +28,22 @@ class ModelUserEraser:
     Args:
         pseudonyms: Maps user ids of the models to those of telemetry.
         security_dir: The directory of the security log; None for an installation without one.
+        checkpoints_dir: The checkpoints of trainings, which hold rows of users without their ids; None for none.
     """
 
     name = "models"
 
-    def __init__(self, models_dir: Path, pseudonyms: Pseudonymiser, security_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        models_dir: Path,
+        pseudonyms: Pseudonymiser,
+        security_dir: Path | None = None,
+        checkpoints_dir: Path | None = None,
+    ) -> None:
         self._models_dir = models_dir
         self._security_dir = security_dir
         self._pseudonyms = pseudonyms
+        self._checkpoints_dir = checkpoints_dir
 
     async def erase(self, user_ids: Collection[str]) -> Mapping[str, int]:
         """Remove users, by their ids in telemetry, from every version, off the event loop.
@@ -77,6 +85,10 @@ class ModelUserEraser:
                     continue
                 except ModelError as error:
                     unreadable.append(str(error))
+            if self._checkpoints_dir is not None:
+                # A training that was killed would not find them: its data is another without the users.
+                for checkpoint in self._checkpoints_dir.glob("*.checkpoint"):
+                    checkpoint.unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"Users cannot be erased from {self._models_dir}: {error.strerror or error}.") from error
         if unreadable:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from service.errors import RunError
 from telemetry.wal.disk import sync_directory
 
 SUFFIX: Final = ".checkpoint"
@@ -99,13 +100,23 @@ class Checkpoint:
         """Replace the checkpoint by what `content` writes into a file.
 
         Raises:
-            OSError: The folder cannot be written.
+            RunError: The folder cannot be written.
         """
         if self._folder is None:
             return
         started_s = time.monotonic()
-        self._folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self._path(self._folder)
+        try:
+            self._replace(self._folder, content)
+        except OSError as error:
+            raise RunError(
+                f"The checkpoint of the training cannot be written in {self._folder.path}: {error.strerror or error}."
+            ) from error
+        ended_s = time.monotonic()
+        self._next_s = ended_s + max(self._folder.interval_s, (ended_s - started_s) / _MOST_SHARE)
+
+    def _replace(self, folder: CheckpointFolder, content: Callable[[BinaryIO], None]) -> None:
+        folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self._path(folder)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -117,9 +128,7 @@ class Checkpoint:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        sync_directory(self._folder.path)
-        ended_s = time.monotonic()
-        self._next_s = ended_s + max(self._folder.interval_s, (ended_s - started_s) / _MOST_SHARE)
+        sync_directory(folder.path)
 
     def remove(self) -> None:
         """Remove it, because it cannot be read."""

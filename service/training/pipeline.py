@@ -23,6 +23,7 @@ from service.models.rating_scale import RatingScale
 from service.models.snapshot import ModelSnapshot
 from service.training import incumbent, measured_choice, promotion_report
 from service.training.algorithms.registry import ConfiguredAlgorithm
+from service.training.checkpoint_folder import checkpoints_in
 from service.training.data import datasets
 from service.training.data.data_request import DataRequest, as_request
 from service.training.erased_interactions import without_erased
@@ -90,55 +91,59 @@ def train(
         interactions = noted(interactions, note)
     if on_read is not None:
         on_read(interactions)
-    split_seed, measure_seed, fit_seed, cluster_seed = np.random.SeedSequence(seed).spawn(4)
-    held_out = hold_out(interactions, np.random.default_rng(split_seed))
-    most_s = config.models.selection_budget_s
-    if named is not None:
-        choice = measured_choice.of_named(interactions, held_out, named, measure_seed, progress)
-    else:
-        budget_s = budget_for(len(interactions), len(interactions.items), most_s) if budget_s is None else budget_s
-        choice = measured_choice.of_best(interactions, held_out, budget_s, measure_seed, progress)
-    candidate = choice.candidate
-    snapshot = choice.fitted or candidate.algorithm.fit(
-        interactions, candidate.config, np.random.default_rng(fit_seed), progress
-    )
-    half_life_days = config.models.popularity_half_life_days or best_half_life_days(interactions)
-    popularity = decayed(interactions, half_life_days)
-    records = interactions.catalogue.records(interactions.items.id_of)
-    snapshot = dataclasses.replace(snapshot, popularity=popularity, item_records=records)
-    snapshot = dataclasses.replace(snapshot, user_clusters=user_clusters(snapshot, np.random.default_rng(cluster_seed)))
-    active = incumbent.active(config.models_dir)
-    measures = promotion_report.report(
-        candidate, held_out, choice.measured, active, limit_s=most_s, seed=measure_seed, others=choice.others()
-    )
-    described = describe_dataset(interactions)
-    if interactions.report.files or len(as_request(data).sources) > 1:
-        # A label, because paths of this machine do not belong into a manifest.
-        described["source"] = as_request(data).label
-    described |= {
-        "scale_from": settled.origin,
-        "seed": seed,
-        "popularity_half_life_days": half_life_days if np.isfinite(half_life_days) else None,
-    }
-
-    def without_erased_since(snapshot: ModelSnapshot) -> ModelSnapshot:
-        now_s = ErasedUsers.read(config.models_dir).erased_rows(snapshot.users, pseudonyms)
-        before_s = erased_users.erased_rows(snapshot.users, pseudonyms)
-        rows = [row for row, time_s in now_s.items() if before_s.get(row) != time_s]
-        return without_users(snapshot, rows) if rows else snapshot
-
-    try:
-        version = publication.publish(
-            config.models_dir,
-            snapshot,
-            data=described,
-            measures=measures,
-            selection=choice.as_json(algorithm or AUTO),
-            index_rules=IndexRules(config.models.index_items, config.models.index_recall_floor),
-            prepare=without_erased_since,
+    # A training that was killed continues from its checkpoints when it is run again.
+    with checkpoints_in(config.checkpoints_dir, config.models.checkpoint_interval_s):
+        split_seed, measure_seed, fit_seed, cluster_seed = np.random.SeedSequence(seed).spawn(4)
+        held_out = hold_out(interactions, np.random.default_rng(split_seed))
+        most_s = config.models.selection_budget_s
+        if named is not None:
+            choice = measured_choice.of_named(interactions, held_out, named, measure_seed, progress)
+        else:
+            budget_s = budget_for(len(interactions), len(interactions.items), most_s) if budget_s is None else budget_s
+            choice = measured_choice.of_best(interactions, held_out, budget_s, measure_seed, progress)
+        candidate = choice.candidate
+        snapshot = choice.fitted or candidate.algorithm.fit(
+            interactions, candidate.config, np.random.default_rng(fit_seed), progress
         )
-    except OSError as error:
-        raise _unpublishable(config.models_dir, error) from error
+        half_life_days = config.models.popularity_half_life_days or best_half_life_days(interactions)
+        popularity = decayed(interactions, half_life_days)
+        records = interactions.catalogue.records(interactions.items.id_of)
+        snapshot = dataclasses.replace(snapshot, popularity=popularity, item_records=records)
+        snapshot = dataclasses.replace(
+            snapshot, user_clusters=user_clusters(snapshot, np.random.default_rng(cluster_seed))
+        )
+        active = incumbent.active(config.models_dir)
+        measures = promotion_report.report(
+            candidate, held_out, choice.measured, active, limit_s=most_s, seed=measure_seed, others=choice.others()
+        )
+        described = describe_dataset(interactions)
+        if interactions.report.files or len(as_request(data).sources) > 1:
+            # A label, because paths of this machine do not belong into a manifest.
+            described["source"] = as_request(data).label
+        described |= {
+            "scale_from": settled.origin,
+            "seed": seed,
+            "popularity_half_life_days": half_life_days if np.isfinite(half_life_days) else None,
+        }
+
+        def without_erased_since(snapshot: ModelSnapshot) -> ModelSnapshot:
+            now_s = ErasedUsers.read(config.models_dir).erased_rows(snapshot.users, pseudonyms)
+            before_s = erased_users.erased_rows(snapshot.users, pseudonyms)
+            rows = [row for row, time_s in now_s.items() if before_s.get(row) != time_s]
+            return without_users(snapshot, rows) if rows else snapshot
+
+        try:
+            version = publication.publish(
+                config.models_dir,
+                snapshot,
+                data=described,
+                measures=measures,
+                selection=choice.as_json(algorithm or AUTO),
+                index_rules=IndexRules(config.models.index_items, config.models.index_recall_floor),
+                prepare=without_erased_since,
+            )
+        except OSError as error:
+            raise _unpublishable(config.models_dir, error) from error
     if activate or (activate is None and measures["held_back"] is None):
         publication.activate(config.models_dir, version)
         publication.log_activation(config.security_dir, version, by="training")

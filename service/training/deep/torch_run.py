@@ -68,7 +68,7 @@ class TorchRun:
 
         Raises:
             TrainingDiverged: The loss, the validation or a parameter is not finite.
-            OSError: A checkpoint cannot be written.
+            RunError: A checkpoint cannot be written.
         """
         self._curve = TrainingLoop(self.context, network, epoch, loss, validation, optimizer, rate).run()
 
@@ -116,7 +116,11 @@ def _digest(algorithm: str, data: Interactions, config: Any, seed: int, device: 
         "threads": torch.get_num_threads(),
     }
     digest = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=16)
-    digest.update(json.dumps([data.items.id_of, data.catalogue.attributes], sort_keys=True, default=str).encode())
+    # Attributes are found by id, and so the ids count.
+    known = [data.items.id_of, data.catalogue.attributes]
+    if data.user_catalogue.attributes:
+        known += [data.users.id_of, data.user_catalogue.attributes]
+    digest.update(json.dumps(known, sort_keys=True, default=str).encode())
     for column in (data.user_rows, data.item_rows, data.ratings, data.timestamps, data.types, data.rated):
         if column is not None:
             digest.update(np.ascontiguousarray(column).data)

@@ -57,6 +57,16 @@ def test_a_model_without_some_users_answers_all_others_as_before(make_snapshot: 
         assert (got.rows.tolist(), got.scores.tolist()) == (expected.rows.tolist(), expected.scores.tolist())
 
 
+async def test_checkpoints_of_a_killed_training_go_with_any_user(tmp_path: Path) -> None:
+    """They hold rows of users, and do not say of which."""
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    for name in ("a.checkpoint", "b.checkpoint"):
+        (checkpoints / name).write_bytes(b"rows")
+    await ModelUserEraser(tmp_path / "models", PLAIN, None, checkpoints).erase(["u5"])
+    assert list(checkpoints.iterdir()) == []
+
+
 async def test_every_version_is_published_anew_without_the_user(tmp_path: Path, make_snapshot: Make) -> None:
     """The active one stays active under its copy's name; versions that never held the user stay as they are."""
     old, active = (publish(tmp_path, make_snapshot(seed=seed)) for seed in (1, 2))
