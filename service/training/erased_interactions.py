@@ -1,7 +1,7 @@
 """Leaves interactions of erased users out of training data (pure).
 
 Invariant: the remaining interactions of an erased user are younger than the erase request; a user without any is not in
-the vocabulary. Data without times may all be older, so none of the user's remain.
+the vocabulary. Data without times may all be older, so none of the user's remain; nor do attributes, which have none.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import numpy as np
 
 from service.errors import DataError
 from service.models.vocabulary import Vocabulary
-from service.training.interactions import Interactions
+from service.training.interactions import Interactions, UserCatalogue
 
 
 def without_erased(data: Interactions, erased_s: Mapping[int, int]) -> Interactions:
@@ -40,10 +40,13 @@ def without_erased(data: Interactions, erased_s: Mapping[int, int]) -> Interacti
     present[left.user_rows] = True
     present[~listed] = True
     new_rows = np.cumsum(present, dtype=np.int32) - np.int32(1)
+    erased = {data.users.id_of[row] for row in rows.tolist()}
+    attributes = {id_: found for id_, found in data.user_catalogue.attributes.items() if id_ not in erased}
     note = f"{int(old.sum()):,} ratings of {len(rows):,} erased users were left out."
     return replace(
         left,
         users=Vocabulary(id_ for id_, kept in zip(data.users.id_of, present.tolist(), strict=True) if kept),
         user_rows=new_rows[left.user_rows],
+        user_catalogue=UserCatalogue(attributes),
         report=replace(data.report, notes=(*data.report.notes, note)),
     )

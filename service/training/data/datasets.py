@@ -151,8 +151,10 @@ def _demo_source(data: Interactions) -> SourceData:
 def _read_files(path_text: str, options: ReadOptions, progress: Progress) -> SourceData:
     # Imported here, because the readers load pyarrow, which a fingerprint does not need.
     from service.training.data.data_warnings import row_warnings
+    from service.training.data.formats.attribute_files import read_catalogues
     from service.training.data.formats.jsonl import read_jsonl
     from service.training.data.formats.movielens_items import read_catalogue
+    from service.training.data.formats.movielens_users import read_users
     from service.training.data.formats.parquet_rows import read_parquet
     from service.training.data.formats.text_table import read_table
 
@@ -181,6 +183,8 @@ def _read_files(path_text: str, options: ReadOptions, progress: Progress) -> Sou
         rows = collector.rows()
         _refuse_unusable(name, rows)
         catalogue, notes = read_catalogue(source.files[0].path)
+        users, user_notes = read_users(source.files[0].path)
+        own_items, own_users, own_notes = read_catalogues(source, options)
         # The digest of the text that was read, unless the fingerprint is that of the zip archive that holds it.
         is_plain = source.hashed_files == tuple(file.path for file in source.files)
         fingerprint = f"sha256:{digest.hexdigest()}" if is_plain else sources.sha256_of(source.hashed_files)
@@ -188,9 +192,16 @@ def _read_files(path_text: str, options: ReadOptions, progress: Progress) -> Sou
         source=printable(path_text),
         files=tuple(file.short_name for file in source.files),
         columns=collector.column_notes,
-        notes=(*source.notes, *row_warnings(rows), *notes),
+        notes=(*source.notes, *row_warnings(rows), *notes, *user_notes, *own_notes),
     )
-    return SourceData(name, rows, _combined([fingerprint], options), report, catalogue)
+    return SourceData(
+        name,
+        rows,
+        _combined([fingerprint], options),
+        report,
+        catalogue.merged(own_items),
+        users.merged(own_users),
+    )
 
 
 def _refuse_unusable(name: str, rows: SourceRows) -> None:
@@ -235,6 +246,7 @@ def interactions_of(source: SourceData) -> Interactions:
             n_duplicates=n_good - kept.size,
         ),
         catalogue=source.catalogue,
+        user_catalogue=source.users,
         rated=rows.has_ratings if rows.types is None else rows.types == RATING,
         types=rows.types,
         file_scale=source.file_scale,

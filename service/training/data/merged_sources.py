@@ -14,7 +14,7 @@ they are written; where telemetry has pseudonyms, those of an archive replace th
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -25,7 +25,7 @@ from service.models.event_values import EVENT_RANKS, EVENT_VALUES, RATING_RANK
 from service.models.rating_scale import RatingScale
 from service.models.user_history import PURCHASE, RATING
 from service.training.data.row_collector import SourceRows
-from service.training.interactions import Int32, Int64, ItemCatalogue, ReadReport
+from service.training.interactions import Int32, Int64, ItemCatalogue, ReadReport, UserCatalogue
 from telemetry.pseudonym import Pseudonymiser
 
 _PURCHASE_VALUE: Final = np.float32(EVENT_VALUES["purchase"] or 0)
@@ -38,6 +38,8 @@ class SourceData:
     Attributes:
         name: The source as messages name it.
         fingerprint: "sha256:…", see `datasets.fingerprint`.
+        catalogue: Titles and attributes of items.
+        users: Attributes of users.
         is_archive: Whether it is an archive, whose user ids are those of telemetry.
         is_generated: Whether it is the demo data, whose rating scale says nothing about other data.
         file_scale: See `Interactions`.
@@ -48,6 +50,7 @@ class SourceData:
     fingerprint: str
     report: ReadReport
     catalogue: ItemCatalogue
+    users: UserCatalogue = field(default_factory=UserCatalogue)
     is_archive: bool = False
     is_generated: bool = False
     file_scale: RatingScale | None = None
@@ -111,7 +114,15 @@ def merge(parts: Sequence[SourceData], name: str, fingerprint: str, pseudonyms: 
         ),
     )
     catalogue = functools.reduce(ItemCatalogue.merged, (part.catalogue for part in parts))
-    return SourceData(name, merged, fingerprint, report, catalogue, file_scale=_file_scale(parts))
+    catalogues = [
+        _mapped(part.users, pseudonyms) if is_mapped and not part.is_archive else part.users for part in parts
+    ]
+    users_of_all = functools.reduce(UserCatalogue.merged, catalogues)
+    return SourceData(name, merged, fingerprint, report, catalogue, users_of_all, file_scale=_file_scale(parts))
+
+
+def _mapped(users: UserCatalogue, pseudonyms: Pseudonymiser) -> UserCatalogue:
+    return UserCatalogue({pseudonyms.pseudonym(id_): found for id_, found in users.attributes.items()})
 
 
 def _require_same_columns(files: Sequence[SourceData]) -> None:

@@ -22,6 +22,7 @@ from service.training.data.files import piped_input, zip_archive
 from service.training.data.files.text_file import BYTE_ORDER_MARK, COMPRESSED_SUFFIXES, detect_compression, open_text
 
 Format: TypeAlias = Literal["table", "jsonl", "parquet"]
+Role: TypeAlias = Literal["user", "item"]
 
 # MovieLens 100K, 1M, and 10M and later.
 MOVIELENS_FILES: Final = ("u.data", "ratings.dat", "ratings.csv")
@@ -36,11 +37,15 @@ _FORMAT_OF_SUFFIX: Final[dict[str, Format]] = {
     ".parquet": "parquet",
     ".csv": "table",
     ".tsv": "table",
+    ".inter": "table",  # of RecBole
 }
 _FORMAT_NAMES: Final[dict[Format, str]] = {"table": "CSV or TSV", "jsonl": "JSONL", "parquet": "Parquet"}
 _SPREADSHEETS: Final = (".xlsx", ".xls", ".ods")
 _PARQUET: Final = b"PAR1"
 _JSON_OBJECT: Final = re.compile(rb"\s*\{\s*[\"}]")
+# Files of users and items beside the interactions, see `side_file`.
+_SIDE_STEMS: Final[dict[Role, str]] = {"user": "users", "item": "items"}
+_RECBOLE: Final = ".inter"
 _NEVER_JSON: Final = ("u.data", "ratings.dat")
 _HEAD_BYTES: Final = 4096
 # The name by which Hive writes a null.
@@ -68,6 +73,7 @@ class Source:
     files: tuple[DataFile, ...]  # at least one, in the order in which they are read
     hashed_files: tuple[Path, ...]  # the fingerprint is of their bytes: `files`, or the archive that holds them
     notes: tuple[str, ...] = ()  # sentences about the choice of files
+    folder: Path | None = None  # where files of users and items may be; None for a pipe
 
 
 @contextmanager
@@ -87,7 +93,8 @@ def open_source(path_text: str) -> Iterator[Source]:
         with zip_archive.unpacked(path, name) as folder:
             yield _source_in_archive(folder, path, name)
     else:
-        yield Source((DataFile(path, name),), (path,))
+        # The copy of a pipe lies among files that have nothing to do with it.
+        yield Source((DataFile(path, name),), (path,), folder=path.parent if name == str(path) else None)
 
 
 def fingerprint(path_text: str) -> str:
@@ -115,6 +122,27 @@ def sha256_of(paths: tuple[Path, ...]) -> str:
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     return f"sha256:{digest.hexdigest()}"
+
+
+def side_file(source: Source, role: Role) -> DataFile | None:
+    """Return the file of users or of items beside the interactions of a source; None if there is none."""
+    if source.folder is None:
+        return None
+    own = {file.path for file in source.files}
+    found = sorted(
+        path
+        for path in source.folder.iterdir()
+        if path not in own and path.is_file() and (_is_side_file(path, role) or _is_recbole_side(path, own, role))
+    )
+    return DataFile(found[0], found[0].name) if found else None
+
+
+def _is_side_file(path: Path, role: Role) -> bool:
+    return path.name.partition(".")[0].lower() == _SIDE_STEMS[role] and _format_by_suffix(path) is not None
+
+
+def _is_recbole_side(path: Path, own: set[Path], role: Role) -> bool:
+    return path.suffix == f".{role}" and any(path.with_suffix(_RECBOLE) == each for each in own)
 
 
 def detect_format(file: DataFile, options: ReadOptions) -> Format:
@@ -173,13 +201,13 @@ def _source_in_archive(folder: Path, archive: Path, name: str) -> Source:
     """Return the files of a zip archive, which was unpacked into a folder."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     if len(files) == 1:
-        return Source((DataFile(files[0], f"{name}/{files[0].name}"),), (archive,))
+        return Source((DataFile(files[0], f"{name}/{files[0].name}"),), (archive,), folder=files[0].parent)
     # An archive of a directory holds that directory.
     inside = list(folder.iterdir())
     while len(inside) == 1 and inside[0].is_dir():
         folder, inside = inside[0], list(inside[0].iterdir())
     source = _source_in_directory(folder, name)
-    return Source(source.files, (archive,), source.notes)
+    return Source(source.files, (archive,), source.notes, source.folder)
 
 
 def _source_in_directory(folder: Path, name: str) -> Source:
@@ -196,11 +224,15 @@ def _movielens(folder: Path, name: str) -> Source | None:
         return None
     first, *others = ratings
     notes = (f"{printable(name)} holds {' and '.join(others)} too; only {first} was read.",) if others else ()
-    return Source((DataFile(folder / first, str(Path(name) / first)),), (folder / first,), notes)
+    return Source((DataFile(folder / first, str(Path(name) / first)),), (folder / first,), notes, folder)
 
 
 def _part_file_source(folder: Path, name: str) -> Source:
-    files = sorted(_part_files(folder))
+    files = sorted(
+        path
+        for path in _part_files(folder)
+        if path.parent != folder or not any(_is_side_file(path, role) for role in _SIDE_STEMS)
+    )
     if not files:
         has_folders = any(path.is_dir() for path in folder.iterdir())
         raise DataError(
@@ -217,7 +249,7 @@ def _part_file_source(folder: Path, name: str) -> Source:
         for path in files
     )
     notes = (f"{len(parts)} files of {printable(name)} were read.",) if len(parts) > 1 else ()
-    return Source(parts, tuple(files), notes)
+    return Source(parts, tuple(files), notes, folder)
 
 
 def _part_files(folder: Path) -> Iterator[Path]:

@@ -1,7 +1,7 @@
 """A dataset and its splits in a folder, so that several processes map one copy.
 
-Invariant: `SharedDataset` has the rows, values, ids and splits that `write` was given, in the same order. The item
-catalogue and the report on reading are left out, because no fit uses them.
+Invariant: `SharedDataset` has the rows, values, ids, attributes and splits that `write` was given, in the same order.
+The report on reading is left out, because no fit uses it.
 """
 
 import json
@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from service.models.vocabulary import Vocabulary
 from service.training.evaluation.splits import Positions
-from service.training.interactions import Interactions, ReadReport
+from service.training.interactions import Interactions, ItemCatalogue, ReadReport, UserCatalogue
 
 _COLUMNS: Final = ("user_rows", "item_rows", "ratings", "timestamps", "types")
 _SCALE: Final = "scale.json"
+_ATTRIBUTES: Final = "attributes.json"
 _TRAIN, _TEST = 1, 2
 
 
@@ -30,10 +32,13 @@ class SharedDataset:
         self.n_splits: Final[int] = scale.pop("n_splits")
         present = [name for name in _COLUMNS if (folder / f"{name}.npy").exists()]
         columns = {name: self._map(name) for name in present}
+        attributes = orjson.loads((folder / _ATTRIBUTES).read_bytes())
         self.data: Final = Interactions(
             users=self._vocabulary("users"),
             items=self._vocabulary("items"),
             report=ReadReport(source=""),
+            catalogue=ItemCatalogue({}, attributes["items"]),
+            user_catalogue=UserCatalogue(attributes["users"]),
             **{"timestamps": None, **columns, **scale},
         )
 
@@ -61,6 +66,8 @@ def write(folder: Path, data: Interactions, splits: Sequence[tuple[Positions, Po
         encoded, offsets = vocabulary.to_arrays()
         np.save(folder / f"{name}-bytes.npy", encoded)
         np.save(folder / f"{name}-offsets.npy", offsets)
+    attributes = {"items": data.catalogue.attributes, "users": data.user_catalogue.attributes}
+    (folder / _ATTRIBUTES).write_bytes(orjson.dumps(attributes))
     for index, (train, test) in enumerate(splits):
         sides = np.zeros(len(data), dtype=np.uint8)
         sides[train], sides[test] = _TRAIN, _TEST

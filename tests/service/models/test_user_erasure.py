@@ -264,22 +264,25 @@ RATINGS = "user,item,rating,timestamp\n" + "".join(
 
 
 async def test_training_on_the_same_data_does_not_bring_a_user_back(tmp_path: Path) -> None:
-    """The file is the operator's and still holds them; a note says that they were left out."""
+    """The files are the operator's and still hold them, attributes too; a note says that they were left out."""
     config = Config(home=tmp_path / "var")
     data = tmp_path / "ratings.csv"
     data.write_text(RATINGS)
+    data.with_name("users.csv").write_text("user_id,age\nann,30\nbob,40\n")
     pipeline.train(config, data=str(data), algorithm="svd")
     await ModelUserEraser(config.models_dir, PLAIN).erase(["bob"])
     read: list[Any] = []
     manifest = pipeline.train(config, data=str(data), algorithm="svd", on_read=read.append)
     assert {tuple(ids) for ids in users(config.models_dir).values()} == {("ann", "eve")}
     assert (manifest["data"]["n_users"], manifest["data"]["n_ratings"]) == (2, 16)
-    assert read[0].report.notes == ("8 ratings of 1 erased users were left out.",)
+    assert read[0].report.notes[1:] == ("8 ratings of 1 erased users were left out.",)
+    assert read[0].user_catalogue.attributes == {"ann": {"age": 30}}
     # What the user does after that is another matter.
     data.write_text(f"{RATINGS}bob,c,5,{2**31}\n")
     version = pipeline.train(config, data=str(data), algorithm="svd")["version"]
     snapshot = artefact.load(config.models_dir / version)
     assert snapshot.users.id_of == ["ann", "bob", "eve"]
+    assert read[0].user_catalogue.attributes == {"ann": {"age": 30}}
     assert [snapshot.items.id_of[row] for row in snapshot.seen_rows(1)] == ["c"]
     data.write_text("bob,a,1\nbob,b,2\n")
     with pytest.raises(DataError, match=r"ratings\.csv holds no interactions but those of erased users"):

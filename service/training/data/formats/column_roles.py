@@ -112,7 +112,7 @@ def find_roles(row: Sequence[str], wanted: Mapping[str, str] | None = None) -> d
     """
     wanted = wanted or {}
     position_of = {role: _position(row, name) for role, name in wanted.items()}
-    names = ["" if index in position_of.values() else _normalised(text) for index, text in enumerate(row)]
+    names = ["" if index in position_of.values() else normalised(text) for index, text in enumerate(row)]
     for role, aliases in ALIASES.items():
         if role not in wanted:
             position_of[role] = next((names.index(alias) for alias in aliases if alias in names), None)
@@ -125,12 +125,12 @@ def refuse_ambiguous(name: str, names: Sequence[str], columns: ColumnPositions, 
     Raises:
         DataError: A column that would be read is ambiguous.
     """
-    normalised = [_normalised(text) for text in names]
+    plain = [normalised(text) for text in names]
     for role, position in zip(ALIASES, columns, strict=True):
         if position is None:
             continue
         is_repeated = list(names).count(names[position]) > 1
-        if is_repeated or (role not in wanted and normalised.count(normalised[position]) > 1):
+        if is_repeated or (role not in wanted and plain.count(plain[position]) > 1):
             raise DataError(
                 f"{name} has several columns called {printable(names[position])!r}: rename them, or give the number of "
                 f"one from 1, as in --columns user={columns.user + 1},item={columns.item + 1}."
@@ -202,9 +202,15 @@ def _position(row: Sequence[str], name: str) -> int | None:
     stripped = [text.strip() for text in row]
     if name in stripped:
         return stripped.index(name)
-    normalised = [_normalised(text) for text in row]
-    return normalised.index(_normalised(name)) if _normalised(name) and _normalised(name) in normalised else None
+    plain = [normalised(text) for text in row]
+    return plain.index(normalised(name)) if normalised(name) and normalised(name) in plain else None
 
 
-def _normalised(text: str) -> str:
-    return "".join(c for c in _RECBOLE_TYPE.sub("", text.strip()).lower() if c.isalnum())
+def normalised(text: str) -> str:
+    """Return a column's name in lower case, of letters and digits only, without RecBole's type."""
+    return "".join(c for c in without_type(text).lower() if c.isalnum())
+
+
+def without_type(text: str) -> str:
+    """Return a column's name without RecBole's type."""
+    return _RECBOLE_TYPE.sub("", text.strip())

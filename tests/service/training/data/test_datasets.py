@@ -31,6 +31,13 @@ class TestMovieLens:
         assert times(data) == [881250949, 891717742]
         assert data.catalogue.titles == {"242": "Café (1996)"}
         assert data.catalogue.attributes == {"242": {"genres": ["Comedy", "Drama"], "year": 1996}}
+        write(tmp_path / "u.user", "196|49|M|writer|55105-2\n186|39|F|executive|\nx|y\n")
+        users = datasets.read(str(tmp_path))
+        assert users.user_catalogue.attributes == {
+            "196": {"age": 49, "gender": "M", "occupation": "writer", "zip_area": "551"},
+            "186": {"age": 39, "gender": "F", "occupation": "executive"},
+        }
+        assert any("1 lines are no users" in note for note in users.report.notes)
 
     def test_1m(self, tmp_path: Path) -> None:
         """A directory with ratings.dat is read, and so is the file itself; ids may hold a single colon."""
@@ -43,6 +50,11 @@ class TestMovieLens:
             assert data.catalogue.attributes == {"a:b": {"genres": ["Drama", "War"], "year": 1993}}
             assert len(data.report.notes) == 1
             assert "1 lines" in data.report.notes[0]
+        write(tmp_path / "users.dat", "1::F::1::10::48067\n2::M::56::99::V1X 2\n")
+        assert datasets.read(path).user_catalogue.attributes == {
+            "1": {"age": 1, "gender": "F", "occupation": "K-12 student", "zip_area": "480"},
+            "2": {"age": 56, "gender": "M", "occupation": "99", "zip_area": "V1X"},
+        }
 
     def test_latest(self, tmp_path: Path) -> None:
         """A directory with ratings.csv is read, with quoted titles from movies.csv."""

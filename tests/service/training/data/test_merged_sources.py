@@ -134,6 +134,20 @@ def test_a_user_of_both_is_one_user(tmp_path: Path) -> None:
     assert set(alone.users.id_of) == {"ann", "bob"}
 
 
+def test_attributes_of_users_come_from_all_sources(tmp_path: Path) -> None:
+    """Of a user of several files the later one counts; beside an archive with pseudonyms ids are replaced."""
+    pseudonyms = Pseudonymiser(b"k" * 32)
+    for name, users in (("a", "user_id,age\nann,30\nbob,40\n"), ("b", "user_id,town\nann,Rome\n")):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "t.csv", FILE)
+        write(tmp_path / name / "users.csv", users)
+    files = (str(tmp_path / "a"), str(tmp_path / "b"))
+    assert read(*files).user_catalogue.attributes == {"ann": {"town": "Rome"}, "bob": {"age": 40}}
+    spec = archive(tmp_path / "archive", [event("ann", "i9", "rating", value=1.0)])
+    data = read(files[0], spec, pseudonyms=pseudonyms)
+    assert data.user_catalogue.of([pseudonyms.pseudonym(id_) for id_ in ("ann", "eve")]) == [{"age": 30}, {}]
+
+
 @pytest.mark.parametrize("made", [False, True])
 def test_an_empty_archive_counts_for_nothing_beside_other_data(tmp_path: Path, *, made: bool) -> None:
     """So that the retraining of a new installation works; it is said, and changes with the first event."""

@@ -7,23 +7,26 @@ import pytest
 from service.training.data import datasets
 from service.training.evaluation import split_dataset
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
-from service.training.interactions import Interactions
+from service.training.interactions import Interactions, UserCatalogue
 from service.training.search import shared_dataset
 
 
 @pytest.fixture
 def data() -> Interactions:
     data = datasets.read("demo:30x20x200")
-    return replace(data, types=np.arange(len(data), dtype=np.uint8) % 5)
+    users = UserCatalogue({id_: {"age": 20 + row} for id_, row in data.users.row_of.items()})
+    return replace(data, user_catalogue=users, types=np.arange(len(data), dtype=np.uint8) % 5)
 
 
 def test_a_worker_sees_what_its_parent_has(data: Interactions, tmp_path: Path) -> None:
-    """Rows, values, times, ids and scale of the whole, and both sides of every split."""
+    """Rows, values, times, ids, attributes and scale of the whole, and both sides of every split."""
     splits = list(split_dataset.split_positions(data, EvaluationProtocol(folds=3)))
     shared_dataset.write(tmp_path, data, splits)
     seen = shared_dataset.SharedDataset(tmp_path)
     assert seen.data.users.id_of == data.users.id_of
     assert seen.data.items.id_of == data.items.id_of
+    assert seen.data.user_catalogue == data.user_catalogue
+    assert seen.data.catalogue.attributes == data.catalogue.attributes
     assert (seen.data.rating_min, seen.data.rating_max) == (data.rating_min, data.rating_max)
     for index, sides in enumerate(splits):
         for part, positions in zip(seen.split(index), sides, strict=True):

@@ -16,6 +16,8 @@ def test_movielens_1m_is_read_whole(ml_1m: Path) -> None:
     assert (data.rating_min, data.rating_max) == (1.0, 5.0)
     assert (data.report.n_bad_rows, data.report.n_duplicates) == (0, 0)
     assert data.catalogue.titles["1"] == "Toy Story (1995)"
+    assert len(data.user_catalogue.attributes) == 6_040
+    assert data.report.notes == ()
 
 
 def test_movielens_latest_small_is_read_whole(ml_small: Path) -> None:
