@@ -27,6 +27,7 @@ _WARNINGS = (
     notes.IdentityChanged,
     notes.Dropped,
     notes.DiskFailed,
+    notes.FrozenProcessEnded,
     notes.LeaseLost,
     notes.SequenceGapFound,
     notes.StreamGapFound,

@@ -15,6 +15,7 @@ TelemetryError
 │   └── ForeignRedisError  another archive's mark is in Redis: no event may go there
 ├── KeyFileError           the file with the pseudonyms' key cannot be used
 ├── ArchiveError           the archive cannot be read or written now
+│   ├── CatalogueBusyError another process holds a lock of the catalogue
 │   └── LeaseLostError     another consumer holds the archive's lease
 ├── StateError             the snapshot of live state cannot be read or written
 └── FailpointError         a failpoint fails on request, or a request names none
@@ -96,6 +97,10 @@ class KeyFileError(TelemetryError):
 
 class ArchiveError(TelemetryError):
     """The archive cannot be read or written now."""
+
+
+class CatalogueBusyError(ArchiveError):
+    """Another process holds a lock of the archive's catalogue."""
 
 
 class LeaseLostError(ArchiveError):

@@ -24,6 +24,7 @@ FAILPOINTS: Final[Mapping[str, str]] = {
     "consumer.read": "Entries are delivered and nothing has been done with them.",
     "consumer.planned": "The commit of each event is planned and nothing is written.",
     "consumer.appended": "Lines are written and synced and the catalogue does not have them.",
+    "consumer.committing": "The catalogue's transaction is open: its lock is held, and nothing counts.",
     "consumer.committed": "The catalogue's transaction is done and Redis is not notified yet.",
     "consumer.acknowledged": "Redis is notified and the sinks are not.",
     "consumer.finished": "The sinks are notified and the round is over.",

@@ -90,6 +90,13 @@ class StandingBy(Note):
 
 
 @dataclass(frozen=True, slots=True)
+class FrozenProcessEnded(Note):
+    """A process that held a lock of the archive and did not run was killed, so that archiving goes on."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseTaken(Note):
     """This consumer holds the lease."""
 

@@ -7,8 +7,6 @@ compacted concurrently. Files are written through aiofiles in one thread, the ca
 """
 
 import asyncio
-import os
-import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,16 +16,18 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 from aiofiles.os import wrap
 
 from telemetry.archive.archive_files import ArchiveFiles, cut_to_committed
+from telemetry.archive.standby import Standby
 from telemetry.batch import Position
 from telemetry.catalogue.archive_clock import ArchiveClock
 from telemetry.catalogue.catalogue import Catalogue
 from telemetry.catalogue.catalogue_file import Database
 from telemetry.catalogue.commit import CatalogueChange, CommitContent, FileLength, SeenKey
-from telemetry.catalogue.lease import HolderLock, LeaseWatch, this_machine
-from telemetry.errors import ArchiveError, LeaseLostError
+from telemetry.catalogue.lease import HolderLock, Lease
+from telemetry.errors import ArchiveError, CatalogueBusyError, LeaseLostError
 from telemetry.failpoints import Failpoints
 from telemetry.fingerprint import Fingerprints
 from telemetry.ids import rfc3339_ms
+from telemetry.notes import Observer, notify
 from telemetry.stream.namespace_owner import OwnerMark
 
 _POLL_S: Final = 0.2
@@ -104,22 +104,25 @@ class Archive:
         """The committed bytes of the parts that may be appended to now, by path."""
         return {path: length.size_bytes for path, length in _require_held(self._files).lengths.items()}
 
-    async def acquire(self, takeover_s: float, on_standby: Callable[[str], None] | None = None) -> int:
+    async def acquire(self, takeover_s: float, observer: Observer | None = None) -> int:
         """Wait for the lease, acquire it, and bring the files to their committed lengths.
 
         Args:
             takeover_s: How long another holder's heartbeat must stand still.
-            on_standby: Called once with the holder's name if there is a wait.
+            observer: Told of a wait, once, and of frozen processes that were ended.
 
         Returns:
             The epoch of the lease.
         """
-        if self._catalogue is None:
-            await self._in_catalogue_thread(self._open)
-        if self._catalogue is None or self._lock is None:
-            raise ArchiveError(f"The archive in {self.root} is closed.")
-        catalogue = self._catalogue
-        epoch = await self._wait_for_lease(catalogue, self._lock, takeover_s, on_standby)
+        standby = Standby(self.root, takeover_s)
+        while True:
+            lease = await self._in_catalogue_thread(self._try_acquire, standby)
+            for note in standby.take_notes():
+                notify(observer, note)
+            if lease is not None:
+                break
+            await asyncio.sleep(_POLL_S)
+        catalogue, epoch = _require_held(self._catalogue), lease.epoch
         self._lease_epoch = epoch
         self._files = ArchiveFiles(self.root, epoch, self._part_bytes, self._part_s)
         lengths = await self._in_catalogue_thread(catalogue.files)
@@ -139,25 +142,16 @@ class Archive:
         self._clock = ArchiveClock(int(self._wall_clock()) if stored_s is None else stored_s)
         return epoch
 
-    async def _wait_for_lease(
-        self, catalogue: Catalogue, lock: HolderLock, takeover_s: float, on_standby: Callable[[str], None] | None
-    ) -> int:
-        machine = this_machine()
-        watch = LeaseWatch(takeover_s, machine)
-        name = f"{socket.gethostname()}:{os.getpid()}"
-        while True:
-            seen = await self._in_catalogue_thread(catalogue.lease.read)
-            locked = await self._in_catalogue_thread(lock.acquire)
-            if watch.may_acquire(seen, time.monotonic(), locked=locked):
-                lease = await self._in_catalogue_thread(catalogue.lease.acquire, seen, name, machine, locked=locked)
-                if lease is not None:
-                    return lease.epoch
-            elif on_standby is not None:
-                on_standby(seen.holder)
-                on_standby = None
-            # Other standbys would take one that keeps the lock for a living holder.
-            await self._in_catalogue_thread(lock.release)
-            await asyncio.sleep(_POLL_S)
+    def _try_acquire(self, standby: Standby) -> Lease | None:
+        if standby.is_blocked():
+            return None
+        try:
+            if self._catalogue is None or self._lock is None:
+                self._open()
+            return standby.try_acquire(_require_held(self._catalogue), _require_held(self._lock))
+        except CatalogueBusyError as error:
+            standby.busy(error)
+            return None
 
     async def beat(self) -> None:
         """Renew the lease's heartbeat."""
@@ -286,10 +280,14 @@ class Archive:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ArchiveError(f"The archive {self.root} cannot be made: {error.strerror}.") from None
-        self._catalogue = Catalogue(self.root)
-        self._identity = self._catalogue.load_or_create_mark()
-        self.namespace = self._catalogue.setting(_NAMESPACE)
-        self._lock = HolderLock(self.root)
+        catalogue = Catalogue(self.root, self._failpoints)
+        try:
+            self._identity = catalogue.load_or_create_mark()
+            self.namespace = catalogue.setting(_NAMESPACE)
+        except BaseException:
+            catalogue.close()
+            raise
+        self._catalogue, self._lock = catalogue, HolderLock(self.root)
 
     async def _in_catalogue_thread(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._catalogue_thread, lambda: call(*args, **kwargs))

@@ -19,6 +19,7 @@ from telemetry.catalogue.catalogue_file import ADD_REMOVED, KEYS_PER_QUERY, Data
 from telemetry.catalogue.commit import CatalogueChange, FileLength, SeenKey
 from telemetry.catalogue.lease import LeaseTable
 from telemetry.errors import ArchiveError
+from telemetry.failpoints import Failpoints
 from telemetry.ids import uuid7
 from telemetry.stream.namespace_owner import OwnerMark
 
@@ -29,12 +30,16 @@ _CLOCK_STEP_S: Final = 60
 class Catalogue:
     """The open catalogue.
 
+    Args:
+        failpoints: Those of a drill.
+
     Attributes:
         database: The open file.
         lease: Its lease row.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, failpoints: Failpoints | None = None) -> None:
+        self._failpoints = failpoints or Failpoints()
         self.database = Database(root)
         self.lease = LeaseTable(self.database)
         self._sql = self.database.sql
@@ -133,6 +138,7 @@ class Catalogue:
                 "DELETE FROM attempts WHERE producer = ? AND epoch = ? AND seq <= ?",
                 [(*key, one.seq) for key, one in added.progress.items()],
             )
+            self._failpoints.hit("consumer.committing")
 
     def clock_s(self) -> int | None:
         """Read the archive's time as last stored, in seconds since 1970; None for a new archive."""

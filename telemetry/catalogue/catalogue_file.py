@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from telemetry.catalogue.catalogue_schema import prepare
-from telemetry.errors import ArchiveError, LeaseLostError
+from telemetry.errors import ArchiveError, CatalogueBusyError, LeaseLostError
 
 FILE_NAME: Final = "catalogue.sqlite3"
 # A number that is removed twice must not stop the archive; the audit reports it.
 ADD_REMOVED: Final = "INSERT OR REPLACE INTO removed VALUES (?, ?, ?, ?, ?, ?)"
 # SQLite takes at least 250 variables in one statement.
 KEYS_PER_QUERY: Final = 200
-# Writers hold the lock for milliseconds; a frozen writer must not block this one without end.
+# Writers hold the lock for milliseconds; a frozen one is a standby's to end (`standby.py`).
 _BUSY_S: Final = 2.0
+# A lock, or a lock that another process holds while it changes the shared memory.
+_BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PROTOCOL)
 # The event ids of a busy day exceed SQLite's default of 2 MB, and each commit looks them up.
 _CACHE_KIB: Final = 32 * 1024
 
@@ -56,11 +58,14 @@ class Database:
 
     @contextmanager
     def errors_translated(self) -> Iterator[None]:
-        """Raise `ArchiveError` for what SQLite raises."""
+        """Raise `ArchiveError` for what SQLite raises, and `CatalogueBusyError` for a lock of another process."""
         try:
             yield
         except sqlite3.Error as error:
-            raise ArchiveError(f"The archive's catalogue failed: {error}.") from None
+            # The low byte is the kind; the rest says more about it.
+            busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
+            kind = CatalogueBusyError if busy else ArchiveError
+            raise kind(f"The archive's catalogue failed: {error}.") from None
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ Even a wrong takeover would lose nothing: every commit checks the lease (`catalo
 import fcntl
 import os
 import platform
+import socket
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,6 +25,11 @@ def this_machine() -> str:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
         return platform.node()
+
+
+def holder_name(pid: int | None = None) -> str:
+    """Return the name under which a process of this machine holds a lease, by default this process."""
+    return f"{socket.gethostname()}:{os.getpid() if pid is None else pid}"
 
 
 class Lease(NamedTuple):

@@ -26,7 +26,7 @@ from telemetry.consumer.subscription import NEW_STREAM_POLL_S, Subscription
 from telemetry.erasure.erasure import UserEraser
 from telemetry.errors import ArchiveError, LeaseLostError, StreamAwayError, StreamError
 from telemetry.failpoints import Failpoints
-from telemetry.notes import Connected, Disconnected, LeaseLost, LeaseTaken, Observer, StandingBy
+from telemetry.notes import Connected, Disconnected, LeaseLost, LeaseTaken, Observer
 from telemetry.settings import ConsumerSettings
 from telemetry.shielding import shield_until_done
 from telemetry.stream.event_stream import Delivered, EventStream
@@ -126,9 +126,7 @@ class Consumer:
         return True
 
     async def _hold_lease(self) -> None:
-        epoch = await self._archive.acquire(
-            self._settings.takeover_s, lambda holder: self._context.notify(StandingBy(holder))
-        )
+        epoch = await self._archive.acquire(self._settings.takeover_s, self._context.notify)
         self._subscription.own_pending.clear()
         self.counters.active = True
         self._context.notify(LeaseTaken(epoch))

@@ -12,8 +12,9 @@ from telemetry.archive.archive_reader import committed_files, read
 from telemetry.batch import Position
 from telemetry.catalogue.catalogue import Catalogue
 from telemetry.catalogue.commit import CatalogueChange, CommitContent, FileLength, Progress, SeenEvent
-from telemetry.catalogue.lease import HolderLock, Lease, LeaseWatch
+from telemetry.catalogue.lease import HolderLock, Lease, LeaseWatch, holder_name
 from telemetry.errors import ArchiveError, LeaseLostError
+from telemetry.notes import Note, StandingBy
 
 DAY = "date=2026-11-21"
 TAKEOVER_S = 0.5
@@ -153,8 +154,8 @@ async def test_a_living_holder_keeps_the_lease_and_a_frozen_one_loses_it(tmp_pat
     """As long as the heartbeat moves a standby waits; when it stands still for the takeover time it takes over."""
     holder, standby = Archive(tmp_path), Archive(tmp_path)
     await holder.acquire(TAKEOVER_S)
-    waiting_for: list[str] = []
-    taking = asyncio.create_task(standby.acquire(TAKEOVER_S, waiting_for.append))
+    notes: list[Note] = []
+    taking = asyncio.create_task(standby.acquire(TAKEOVER_S, notes.append))
     loop = asyncio.get_running_loop()
     until = loop.time() + 3 * TAKEOVER_S
     while loop.time() < until:
@@ -163,7 +164,7 @@ async def test_a_living_holder_keeps_the_lease_and_a_frozen_one_loses_it(tmp_pat
         await asyncio.sleep(TAKEOVER_S / 10)
     async with asyncio.timeout(10):
         assert await taking == 2
-    assert len(waiting_for) == 1
+    assert notes == [StandingBy(holder_name())]
     with pytest.raises(LeaseLostError):
         await holder.beat()
     await holder.close()
