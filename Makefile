@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 READY := $(VENV)/.ready
+DEEP := $(VENV)/.deep
+NODE := $(VENV)/node
 # pip needs the network only here; everything later runs offline. Errors only: warnings are about the user's pip settings.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
@@ -12,7 +14,10 @@ DATA ?=
 REPLICAS ?=
 PORT ?=
 
-.PHONY: setup up check test long bench peers compare lock clean help
+UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+  --no-header --only-binary :all: --upgrade
+
+.PHONY: setup deep node up check test long bench peers compare lock clean help
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -34,6 +39,25 @@ $(READY): requirements.lock pyproject.toml
 	@$(PIP:-qq=) check >$(VENV)/.check 2>&1 || { cat $(VENV)/.check >&2; exit 1; }
 	@echo "compiling the kernels of training; this may take another half minute"
 	@$(BIN)/python -m ops.kernels
+	@touch $@
+
+deep: $(DEEP) ## Add PyTorch to .venv, for networks (200 MB, or some GB with the libraries of a GPU)
+
+$(DEEP): $(READY) requirements-deep.lock
+	@echo "adding PyTorch to $(VENV); this may take a few minutes"
+	@$(PIP) install --no-deps --require-hashes --requirement requirements-deep.lock
+	@# Which build of PyTorch it is, for processors or with the libraries of a GPU, is the choice of the local pip.
+	@$(PIP) install --no-build-isolation --editable '.[deep,ann]'
+	@$(PIP:-qq=) check >$(VENV)/.check 2>&1 || { cat $(VENV)/.check >&2; exit 1; }
+	@touch $@
+
+node: $(NODE)/.ready ## Add ONNX Runtime for Node.js to .venv, for the test that runs exported networks there
+
+# No script of the package runs: it would download the libraries of a GPU.
+$(NODE)/.ready: $(READY) tests/node/package.json tests/node/package-lock.json
+	@mkdir -p $(NODE)
+	@cp tests/node/package.json tests/node/package-lock.json $(NODE)
+	@cd $(NODE) && npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 up: setup ## Start everything on this machine (DATA=PATH REPLICAS=3 PORT=8080)
@@ -71,9 +95,13 @@ $(PEERS)/.ready: ops/benchmarks/peers/peers.txt
 compare: setup peers ## Our models beside those of scikit-surprise, implicit and LensKit (DATA=PATH)
 	$(BIN)/python -m ops.benchmarks models --check $(if $(DATA),--data '$(DATA)',--data demo)
 
-lock: ## Resolve requirements.lock anew (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --no-header --only-binary :all: --extra embedded --extra train --extra dev pyproject.toml -o requirements.lock --upgrade
+lock: ## Resolve requirements.lock and requirements-deep.lock anew (needs uv)
+	$(UV_COMPILE) --extra embedded --extra train --extra dev pyproject.toml -o requirements.lock
+	@# What the extras add to requirements.lock, without PyTorch and what only its GPU build needs.
+	$(UV_COMPILE) --extra deep --extra ann --constraint requirements.lock pyproject.toml | awk ' \
+	  NR == FNR { if (/^[a-z]/) locked[$$1]; next } \
+	  /^[a-z]/ { kept = !($$1 in locked) && $$1 !~ /^(torch|triton|cuda-.*|nvidia-.*)==/ } kept' \
+	  requirements.lock - >requirements-deep.lock
 
 clean: ## Remove what setup and the tools made; state in var/ and logs/ stays
 	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fcntl
+import importlib.util
 import logging
 import os
 import shutil
@@ -37,10 +38,35 @@ from tests.support.replica_app import client, context  # noqa: E402, F401 - fixt
 settings.register_profile("untimed", parent=settings.default, deadline=None)
 settings.load_profile("untimed")
 
+# Of the extras `deep` and `ann`. Tests that need them skip without them; in CI they must be there.
+EXTRA_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "faiss")
+NEED_TORCH = tuple(Path(__file__).parent / f"service/training/{folder}" for folder in ("deep", "networks"))
 # Whole installations under faults, which must answer every request in time: other tests would take their cores.
 ALONE = frozenset(
     f"tests/integration/test_{name}.py" for name in ("balancer", "chaos", "drills", "isolation", "two_balancers", "up")
 )
+
+
+def _missing_packages() -> list[str]:
+    return [name for name in EXTRA_PACKAGES if importlib.util.find_spec(name) is None]
+
+
+def pytest_sessionstart() -> None:
+    """Refuse to leave tests out in CI."""
+    if os.environ.get("CI") == "true" and (missing := _missing_packages()):
+        raise pytest.UsageError(f"CI runs all tests, and {', '.join(missing)} is not installed: run make deep.")
+
+
+def pytest_report_header() -> str | None:
+    """Say which packages are missing."""
+    missing = _missing_packages()
+    return f"tests of {', '.join(missing)} are left out; make deep adds them" if missing else None
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out the tests of networks where PyTorch is not installed, because even their imports need it."""
+    is_left_out = collection_path in NEED_TORCH and importlib.util.find_spec("torch") is None
+    return True if is_left_out else None
 
 
 def _file_of(nodeid: str) -> str:

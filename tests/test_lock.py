@@ -21,9 +21,12 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"
+# What the extras `deep` and `ann` add, but PyTorch.
+DEEP_LOCK = ROOT / "requirements-deep.lock"
 # Requirements by "name==version", of the locked packages that not every Python installs.
 RECORDED = ROOT / "tests" / "golden" / "lock-requirements.json"
 EXTRAS = ("embedded", "train", "dev")
+DEEP_EXTRAS = ("deep", "ann")
 # The first and a late release of each: some packages are needed before a patch release only.
 PYTHONS = ("3.11.2", "3.11.14", "3.12.1", "3.12.12", "3.13.0", "3.13.9", "3.14.0")
 MACHINES = ("x86_64", "aarch64")
@@ -112,15 +115,20 @@ def locked() -> list[Locked]:
 
 
 @functools.cache
+def deeply_locked() -> list[Locked]:
+    return parsed(DEEP_LOCK.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def recorded() -> dict[str, list[str]]:
     requirements: dict[str, list[str]] = json.loads(RECORDED.read_text(encoding="utf-8"))
     return requirements
 
 
-def roots() -> list[str]:
+def roots(extras: tuple[str, ...] = EXTRAS) -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     optional = project["optional-dependencies"]
-    return [*project["dependencies"], *(text for extra in EXTRAS for text in optional[extra])]
+    return [*project["dependencies"], *(text for extra in extras for text in optional[extra])]
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -165,12 +173,12 @@ def test_every_locked_package_runs_on_every_python(python: str) -> None:
 
 def test_nothing_is_recorded_that_is_not_locked() -> None:
     """A record that outlived its lock would hide what the new version requires."""
-    assert set(recorded()) <= {row.key for row in locked()}
+    assert set(recorded()) <= {row.key for row in (*locked(), *deeply_locked())}
 
 
 def test_every_locked_package_has_hashes() -> None:
     """pip refuses the whole file otherwise. What has machine code has more than one: a wheel for each machine."""
-    for row in locked():
+    for row in (*locked(), *deeply_locked()):
         assert row.hashes, row.key
         assert len(set(row.hashes)) == len(row.hashes), row.key
         if is_compiled(row):
@@ -187,9 +195,23 @@ def is_compiled(row: Locked) -> bool:
     return any(tag != "any" for tag in tags)
 
 
-def test_the_lock_names_no_index() -> None:
+@pytest.mark.parametrize("lock", [LOCK, DEEP_LOCK], ids=lambda path: path.name)
+def test_the_lock_names_no_index(lock: Path) -> None:
     """An installation uses the index that the local pip is set up for."""
-    assert not re.search(r"^\s*(--(extra-)?index-url|--find-links|-[if]\b)|https?://", LOCK.read_text(), re.MULTILINE)
+    assert not re.search(r"^\s*(--(extra-)?index-url|--find-links|-[if]\b)|https?://", lock.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_both_locks_hold_what_the_deep_extras_require(python: str) -> None:
+    """PyTorch apart, whose build is the choice of the local pip: its GPU build alone requires what no lock has."""
+    assert not {row.name for row in locked()} & {row.name for row in deeply_locked()}
+    torch = Locked("torch", "2.13.0", None, ())
+    plain = pytest.importorskip("torch") and [
+        text for text in importlib.metadata.requires("torch") or [] if not re.match(r"nvidia|triton|cuda", text)
+    ]
+    known = recorded() | {torch.key: plain}
+    lock = [*locked(), *deeply_locked(), torch]
+    assert faults(lock, roots((*EXTRAS, *DEEP_EXTRAS)), known, environment(python, "x86_64")) == []
 
 
 def test_every_python_that_we_name_is_covered() -> None:
