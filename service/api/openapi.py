@@ -10,10 +10,9 @@ from typing import Any, Final, get_args
 import orjson
 
 from service.api import wire
-from service.api.list_bodies import FILTER_EXAMPLE, FILTER_LIMIT, PAGE_TOKEN_LIMIT
+from service.api.query_parameters import KEY, LIST, SEARCH, WINDOW, N, id_parameter, in_query
 from service.api.schemas import ref, schemas
 from service.errors import Invalid, NotFound, RequestError, RequestTimedOut
-from service.lists.popular_window import WINDOW_PATTERN
 from service.security.api_key import Scope
 
 _RETRY: Final = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
@@ -106,81 +105,19 @@ def build(*, keyed: bool = False) -> dict[str, Any]:
 
 
 def _paths() -> dict[str, Any]:
-    user = _id_parameter("user_id", "A user; an unknown one gets the popular items.")
-    any_user = _id_parameter("user_id", "A user, known or not.")
-    item = _id_parameter("item_id", "An item of the served model.")
-    n = {
-        "name": "n",
-        "in": "query",
-        "description": f"How many items; {wire.N_DEFAULT} by default.",
-        "schema": {"type": "integer", "minimum": 1, "maximum": wire.N_LIMIT, "default": wire.N_DEFAULT},
-    }
-    offset = {
-        "name": "offset",
-        "in": "query",
-        "description": "How many of the best items to skip; 0 by default.",
-        "schema": {"type": "integer", "minimum": 0, "maximum": wire.OFFSET_LIMIT, "default": 0},
-    }
-    explain = {
-        "name": "explain",
-        "in": "query",
-        "description": "How many items of the history to name for each item, with their shares of its score.",
-        "schema": {"type": "integer", "minimum": 0, "maximum": wire.EXPLAIN_LIMIT, "default": 0},
-    }
-    deadline = {
-        "name": "deadline_ms",
-        "in": "query",
-        "description": "Within how many milliseconds the answer is needed; a simpler list, see `degraded`, may be it.",
-        "schema": {"type": "integer", "minimum": 1, "maximum": wire.DEADLINE_LIMIT_MS},
-    }
-    item_filter = {
-        "name": "filter",
-        "in": "query",
-        "description": f"What the items must be; {FILTER_EXAMPLE}.",
-        "schema": {"type": "string", "minLength": 1, "maxLength": FILTER_LIMIT},
-    }
-    page_token = {
-        "name": "page_token",
-        "in": "query",
-        "description": "`next_page_token` of the page before. A long one needs the POST route: a URL has 8 KiB.",
-        "schema": {"type": "string", "maxLength": PAGE_TOKEN_LIMIT},
-    }
-    fields = {
-        "name": "fields",
-        "in": "query",
-        "description": "What to return of each item, separated by commas: `title`, or an attribute such as `genres`.",
-        "style": "form",
-        "explode": False,
-        "schema": {
-            "type": "array",
-            "items": {"type": "string", "pattern": wire.NAME_PATTERN},
-            "minItems": 1,
-            "maxItems": wire.FIELDS_LIMIT,
-        },
-    }
-    query = [n, offset, item_filter, page_token, fields, explain, deadline]
-    key = {
-        "name": "Idempotency-Key",
-        "in": "header",
-        "description": "The same on every attempt and on no other request; events without an id get <key>-<index>.",
-        "schema": {"type": "string", "pattern": wire.KEY_PATTERN},
-    }
-    window = {
-        "name": "window",
-        "in": "query",
-        "description": "Within which time, up to the latest interaction; without it of all time, recent ones first.",
-        "schema": {"type": "string", "pattern": WINDOW_PATTERN, "examples": ["7d", "12h"]},
-    }
-    any_item = _id_parameter("item_id", "An item, known to the model or not.")
+    user = id_parameter("user_id", "A user; an unknown one gets the popular items.")
+    any_user = id_parameter("user_id", "A user, known or not.")
+    item = id_parameter("item_id", "An item of the served model.")
+    any_item = id_parameter("item_id", "An item, known to the model or not.")
     plain_summary = f"Up to {wire.PLAIN_LIMIT} item ids as one comma-separated line"
     return {
         "/recommend/{user_id}": {"get": _list_operation("recommendPlain", plain_summary, [user], response=_PLAIN_LIST)},
         "/recommend": {
-            "get": _list_operation("recommendPlainTo", _QUERIED, [_in_query(user)], response=_PLAIN_LIST),
+            "get": _list_operation("recommendPlainTo", _QUERIED, [in_query(user)], response=_PLAIN_LIST),
         },
-        "/v1/recommendations/{user_id}": {"get": _list_operation("recommend", "A list for a user", [user, *query])},
+        "/v1/recommendations/{user_id}": {"get": _list_operation("recommend", "A list for a user", [user, *LIST])},
         "/v1/recommendations": {
-            "get": _list_operation("recommendTo", _QUERIED, [_in_query(user), *query]),
+            "get": _list_operation("recommendTo", _QUERIED, [in_query(user), *LIST]),
             "post": _list_operation(
                 "recommendWith",
                 "A list with all that can be asked for",
@@ -200,30 +137,28 @@ def _paths() -> dict[str, Any]:
             ),
         },
         "/v1/items/{item_id}/similar": {
-            "get": _list_operation("similar", "The items nearest to an item", [item, *query], NotFound.status)
+            "get": _list_operation("similar", "The items nearest to an item", [item, *LIST], NotFound.status)
         },
-        "/v1/items/similar": {
-            "get": _list_operation("similarTo", _QUERIED, [_in_query(item), *query], NotFound.status)
-        },
+        "/v1/items/similar": {"get": _list_operation("similarTo", _QUERIED, [in_query(item), *LIST], NotFound.status)},
         "/v1/items/{item_id}": {
             "get": _item_operation("showItem", "What is known of an item", [any_item]),
-            "put": _item_change_operation("putItem", "Write an item", [any_item, key], body="ItemRecordIn"),
-            "delete": _item_change_operation("deleteItem", "Remove an item from every list", [any_item, key]),
+            "put": _item_change_operation("putItem", "Write an item", [any_item, KEY], body="ItemRecordIn"),
+            "delete": _item_change_operation("deleteItem", "Remove an item from every list", [any_item, KEY]),
         },
         "/v1/items": {
-            "get": _item_operation("showItemByQuery", _QUERIED, [_in_query(any_item)]),
-            "put": _item_change_operation("putItemByQuery", _QUERIED, [_in_query(any_item), key], body="ItemRecordIn"),
-            "delete": _item_change_operation("deleteItemByQuery", _QUERIED, [_in_query(any_item), key]),
+            "get": _search_operation([any_item, *SEARCH]),
+            "put": _item_change_operation("putItemByQuery", _QUERIED, [in_query(any_item), KEY], body="ItemRecordIn"),
+            "delete": _item_change_operation("deleteItemByQuery", _QUERIED, [in_query(any_item), KEY]),
             "post": _item_change_operation(
                 "postItems",
                 "Write several items; all are accepted or none",
-                [key],
+                [KEY],
                 body="ItemsRequest",
                 receipt=_content("All items are accepted", "ItemsAccepted"),
             ),
         },
         "/v1/popular": {
-            "get": _list_operation("popular", "The popular items, of all time or within a window", [*query, window])
+            "get": _list_operation("popular", "The popular items, of all time or within a window", [*LIST, WINDOW])
         },
         "/v1/events": {
             "post": _operation(
@@ -235,17 +170,17 @@ def _paths() -> dict[str, Any]:
                 effect="The events are recorded as actions of these users: they change lists and later models.",
                 writes=True,
                 scope="events",
-                parameters=[key],
+                parameters=[KEY],
                 body="EventsRequest",
             )
         },
         "/v1/users/{user_id}": {
-            "get": _known_user_operation("knownUser", "What is known of a user", [any_user, n]),
+            "get": _known_user_operation("knownUser", "What is known of a user", [any_user, N]),
             "delete": _erase_operation("eraseUser", "Erase a user", any_user),
         },
         "/v1/users": {
-            "get": _known_user_operation("knownUserByQuery", _QUERIED, [_in_query(any_user), n]),
-            "delete": _erase_operation("eraseUserByQuery", _QUERIED, _in_query(any_user)),
+            "get": _known_user_operation("knownUserByQuery", _QUERIED, [in_query(any_user), N]),
+            "delete": _erase_operation("eraseUserByQuery", _QUERIED, in_query(any_user)),
         },
         "/v1/model": {
             "get": _operation(
@@ -287,6 +222,20 @@ def _item_operation(name: str, summary: str, parameters: list[Any]) -> dict[str,
         NotFound.status,
         scope="recommend",
         parameters=parameters,
+    )
+
+
+def _search_operation(parameters: list[dict[str, Any]]) -> dict[str, Any]:
+    either = {"anyOf": [ref("FoundItems"), ref("ItemDetails")]}
+    content = {"application/json": {"schema": either}}
+    return _operation(
+        "searchItems",
+        "Search the catalogue by words (`q`) or by an item (`like`); with `item_id` alone, what is known of an item",
+        {"200": {"description": "What was found, or the item", "content": content}},
+        Invalid.status,
+        NotFound.status,
+        scope="recommend",
+        parameters=[{**in_query(one), "required": False} for one in parameters],
     )
 
 
@@ -361,15 +310,6 @@ def _operation(
     if body:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": ref(body)}}}
     return operation
-
-
-def _id_parameter(name: str, description: str) -> dict[str, Any]:
-    schema = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": wire.ID_PATTERN}
-    return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
-
-
-def _in_query(parameter: dict[str, Any]) -> dict[str, Any]:
-    return {**parameter, "in": "query"}
 
 
 def _content(description: str, model: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from service.api import item_wire, list_bodies, user_wire, wire
+from service.api import item_wire, list_bodies, search_wire, user_wire, wire
 
 _REF: Final = "#/components/schemas/{model}"
 _ANSWERS: Final = {
@@ -14,6 +14,7 @@ _ANSWERS: Final = {
     "KnownUser": user_wire.KnownUser,
     "Accepted": wire.Accepted,
     "ItemDetails": item_wire.ItemDetails,
+    "FoundItems": search_wire.FoundItems,
     "ItemReceipt": item_wire.ItemReceipt,
     "ItemsAccepted": item_wire.ItemsAccepted,
     "Erasure": wire.Erasure,

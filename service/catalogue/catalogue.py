@@ -91,6 +91,11 @@ class Catalogue:
         same = self.watermark == self.built_watermark
         return self.watermark if same else f"{self.watermark};{self.built_watermark}"
 
+    @property
+    def live(self) -> Mapping[int, ItemRecord]:
+        """The records in place of published ones, and of the items that the model does not know, by row."""
+        return self._live
+
     def row_of(self, item_id: str) -> int | None:
         """Return the row of an item; None if the snapshot has none."""
         return self._items.row_of.get(item_id)

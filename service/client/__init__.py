@@ -9,6 +9,8 @@ from service.client.answers import (
     BecauseItem,
     Erasure,
     FieldError,
+    FoundItem,
+    FoundItems,
     Freshness,
     Interaction,
     Item,
@@ -33,7 +35,17 @@ from service.client.errors import (
     Unauthorized,
     Unavailable,
 )
-from service.client.inputs import Boost, Event, ItemRecord, ListOptions, ListQuery, PageOptions, Pin, SessionItem
+from service.client.inputs import (
+    Boost,
+    Event,
+    ItemRecord,
+    ListOptions,
+    ListQuery,
+    PageOptions,
+    Pin,
+    SearchOptions,
+    SessionItem,
+)
 
 __all__ = [
     "Accepted",
@@ -49,6 +61,8 @@ __all__ = [
     "Erasure",
     "Event",
     "FieldError",
+    "FoundItem",
+    "FoundItems",
     "Freshness",
     "Interaction",
     "Invalid",
@@ -64,6 +78,7 @@ __all__ = [
     "Pin",
     "Recommendations",
     "Refused",
+    "SearchOptions",
     "ServedModel",
     "SessionItem",
     "Shortfall",

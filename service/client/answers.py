@@ -218,6 +218,48 @@ class ItemDetails:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundItem:
+    """An item that a search has found.
+
+    Attributes:
+        item_id: The item.
+        score: Higher is better; comparable within one answer.
+        fields: The requested fields, None for what the item lacks; None if no fields were requested.
+    """
+
+    item_id: str
+    score: float
+    fields: Mapping[str, FieldValue] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundItems:
+    """What a search of the catalogue has found; iterating it yields the items.
+
+    Attributes:
+        query: The words that were searched for; None without.
+        corrected: The words that were searched for instead of misspelt ones; None if there are none.
+        like: The item whose like were searched for; None without.
+        user_id: The user whose taste counts; None without.
+        model: The version of the model.
+        items: Best first.
+    """
+
+    query: str | None
+    corrected: str | None
+    like: str | None
+    user_id: str | None
+    model: str
+    items: tuple[FoundItem, ...]
+
+    def __iter__(self) -> Iterator[FoundItem]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True, slots=True)
 class ItemReceipt:
     """The receipt of a change of an item.
 

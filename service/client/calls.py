@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 from service.client.answers import (
     Accepted,
     Erasure,
+    FoundItems,
     ItemDetails,
     ItemReceipt,
     KnownUser,
@@ -23,7 +24,7 @@ from service.client.answers import (
     ServedModel,
 )
 from service.client.decoding import decoded
-from service.client.inputs import Event, ItemRecord, ListOptions, ListQuery, PageOptions, as_json
+from service.client.inputs import Event, ItemRecord, ListOptions, ListQuery, PageOptions, SearchOptions, as_json
 
 T = TypeVar("T")
 
@@ -80,6 +81,20 @@ def similar(item_id: str, n: int, options: PageOptions) -> Call[Recommendations]
     """Ask for the items nearest to an item."""
     target = _target("/v1/items/{}/similar", "item_id", item_id, _query(n, options))
     return Call("GET", target, partial(decoded, Recommendations))
+
+
+def search(query: str | None, like: str | None, n: int, options: SearchOptions) -> Call[FoundItems]:
+    """Search the catalogue."""
+    given = {
+        "q": query,
+        "like": like,
+        "user_id": options.get("user_id"),
+        "n": None if n == N_DEFAULT else n,
+        "filter": options.get("filter"),
+        "fields": list(options.get("fields", ())) or None,
+    }
+    target = _target("/v1/items", "", None, {name: value for name, value in given.items() if value is not None})
+    return Call("GET", target, partial(decoded, FoundItems))
 
 
 def send_events(events: Iterable[Event], key: str | None) -> Call[Accepted]:

@@ -13,6 +13,7 @@ from service.client.address import Address
 from service.client.answers import (
     Accepted,
     Erasure,
+    FoundItems,
     ItemDetails,
     ItemReceipt,
     KnownUser,
@@ -22,7 +23,7 @@ from service.client.answers import (
 from service.client.calls import N_DEFAULT, Call
 from service.client.connection_pool import ConnectionPool
 from service.client.conversation import DEADLINE_S, RETRIES, Attempt, Outcome, Rules, converse
-from service.client.inputs import Event, ItemRecord, ListOptions, ListQuery, PageOptions
+from service.client.inputs import Event, ItemRecord, ListOptions, ListQuery, PageOptions, SearchOptions
 
 T = TypeVar("T")
 
@@ -125,6 +126,19 @@ class Client:
     def item(self, item_id: str) -> ItemDetails:
         """Return what is known of an item."""
         return self._do(calls.item(item_id))
+
+    def search(
+        self, query: str | None = None, n: int = N_DEFAULT, *, like: str | None = None, **options: Unpack[SearchOptions]
+    ) -> FoundItems:
+        """Search the catalogue for words, the last of which may be unfinished, or for items like one.
+
+        Args:
+            query: The words; None for a search by `like` alone.
+            n: How many items.
+            like: An item.
+            options: `SearchOptions` has them.
+        """
+        return self._do(calls.search(query, like, n, options))
 
     def put_item(self, record: ItemRecord) -> ItemReceipt:
         """Write an item; it replaces an earlier record as a whole."""

@@ -100,6 +100,20 @@ class PageOptions(TypedDict, total=False):
     deadline_ms: int | None
 
 
+class SearchOptions(TypedDict, total=False):
+    """What may be asked for of a search.
+
+    Attributes:
+        user_id: The user whose taste counts.
+        filter: What the items must be, such as `genre == "Comedy" and year >= 1990`.
+        fields: What to return of each item: "title", or an attribute such as "genres".
+    """
+
+    user_id: str | None
+    filter: str | None
+    fields: Sequence[str]
+
+
 class ListOptions(PageOptions, total=False):
     """What may be asked for of a user's list.
 

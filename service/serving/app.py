@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from aiohttp import web
 
 from service.security.api_key import Scope
-from service.serving import handlers, item_handlers
+from service.serving import handlers, item_handlers, search_handlers
 from service.serving.boundary import Handler, not_allowed, not_found, with_boundary
 from service.serving.context import CONTEXT, ReplicaContext
 from service.serving.protocol import handle_expect
@@ -33,7 +33,7 @@ ROUTES: Final = (
     Route("GET", "/recommend", "recommend", handlers.recommend_plain),
     Route("GET", "/v1/recommendations", "recommend", handlers.recommend_get),
     Route("GET", "/v1/items/similar", "recommend", handlers.similar),
-    Route("GET", "/v1/items", "recommend", item_handlers.show_item),
+    Route("GET", "/v1/items", "recommend", search_handlers.items_by_query),
     Route("PUT", "/v1/items", "items", item_handlers.put_item),
     Route("DELETE", "/v1/items", "items", item_handlers.delete_item),
     Route("GET", "/v1/users", "users", known_user),

@@ -16,6 +16,7 @@ from service.security.gate import Gate
 from service.security.security_log import SecurityLog
 from service.serving.batcher import Batcher
 from service.serving.catalogue_keeper import CatalogueKeeper
+from service.serving.catalogue_search import CatalogueSearch
 from service.serving.idempotency import IdempotencyTable
 from service.serving.list_level import LevelCosts
 from service.serving.store import ModelStore
@@ -59,6 +60,11 @@ class ReplicaContext:
     def items(self) -> CatalogueKeeper:
         """The item catalogue with the changes since the training."""
         return CatalogueKeeper(self.store, self.pseudonyms)
+
+    @cached_property
+    def search(self) -> CatalogueSearch:
+        """The search of the item catalogue."""
+        return CatalogueSearch()
 
     @cached_property
     def live(self) -> LiveUsers:

@@ -4,6 +4,8 @@ Invariant: an input that is not as documented raises `Invalid` with the field's 
 """
 
 import asyncio
+import re
+import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
@@ -11,12 +13,15 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from service.api import wire
+from service.api.search_wire import TEXT_LIMIT, TEXT_RULE
 from service.errors import Malformed, RequestTimedOut, TooLarge, UnsupportedBody
 from service.lists.list_request import ListRequest
 from service.lists.popular_window import WINDOW_RULE, window_s
 from service.serving.context import CONTEXT
 
 JSON: Final = "application/json"
+# As ids: without control characters, and without lone surrogates, which have no UTF-8.
+_TEXT: Final = re.compile(f"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{TEXT_LIMIT}}}")
 
 
 def read_id(request: web.Request, name: str, other_fields: tuple[str, ...] = ()) -> str:
@@ -34,15 +39,46 @@ def read_id(request: web.Request, name: str, other_fields: tuple[str, ...] = ())
         if len(given) != 1:
             raise wire.invalid_field(name, f"was given {len(given)} times, and is needed once")
         value, raw = given[0], request.rel_url.raw_query_string
-    if "%" in value:
-        # aiohttp leaves bytes that are no UTF-8 percent-encoded, and the text would be a valid but different id.
+    _require_utf8(name, value, raw)
+    if not wire.valid_id(value):
+        raise wire.invalid_field(name, wire.ID_RULE)
+    return value
+
+
+def read_text(request: web.Request, name: str) -> str | None:
+    """Return an id or the words of a search from the query; None if they are not given.
+
+    Raises:
+        Invalid: The text is malformed, or is given more than once.
+    """
+    given = request.query.getall(name, [])
+    if not given:
+        return None
+    if len(given) > 1:
+        raise wire.invalid_field(name, f"was given {len(given)} times")
+    (value,) = given
+    _require_utf8(name, value, request.rel_url.raw_query_string)
+    if name == "q":
+        if not _TEXT.fullmatch(value):
+            raise wire.invalid_field(name, TEXT_RULE)
+    elif not wire.valid_id(value):
+        raise wire.invalid_field(name, wire.ID_RULE)
+    return value
+
+
+def _require_utf8(name: str, value: str, raw: str) -> None:
+    # aiohttp leaves bytes that are no UTF-8 percent-encoded in a path and replaces them in a query, and the text would
+    # be a valid but different one.
+    if "%" in value or "\ufffd" in value:
         try:
             unquote(raw, errors="strict")
         except UnicodeDecodeError:
             raise wire.invalid_field(name, "must be UTF-8 behind its percent-encoding") from None
-    if not wire.valid_id(value):
-        raise wire.invalid_field(name, wire.ID_RULE)
-    return value
+
+
+def now_s() -> float:
+    """Return the time of a request, Unix seconds in whole milliseconds."""
+    return int(time.time() * 1000) / 1000
 
 
 def require_query_fields(request: web.Request, known: tuple[str, ...]) -> None:

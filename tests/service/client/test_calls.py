@@ -34,6 +34,12 @@ def body_of(call: calls.Call[Any]) -> dict[str, Any]:
         (calls.popular(10, "7d", {}), "/v1/popular?window=7d"),
         (calls.similar("318", 10, {}), "/v1/items/318/similar"),
         (calls.similar("..", 10, {}), "/v1/items/similar?item_id=.."),
+        (calls.search("toy story", None, 10, {}), "/v1/items?q=toy%20story"),
+        (
+            calls.search("é", "3/8", 5, {"user_id": "42", "filter": "year > 3", "fields": ["title"]}),
+            "/v1/items?q=%C3%A9&like=3%2F8&user_id=42&n=5&filter=year%20%3E%203&fields=title",
+        ),
+        (calls.search(None, "318", 10, {}), "/v1/items?like=318"),
         (calls.model(), "/v1/model"),
     ],
 )

@@ -16,7 +16,7 @@ from tests.support.listening_replica import ListeningReplica, request
 
 GETS = [path for path, item in DOCUMENT["paths"].items() if "get" in item]
 # The names of all query fields of lists, and any text.
-fields = st.sampled_from(["n", "offset", "filter", "page_token", "fields", "explain", "deadline_ms"])
+fields = st.sampled_from(["n", "offset", "filter", "page_token", "fields", "explain", "deadline_ms", "q", "like"])
 values = st.one_of(
     st.integers(-3, 600).map(str),
     st.text(max_size=8),

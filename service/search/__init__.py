@@ -1,0 +1,1 @@
+"""Search in the item catalogue, by words and by likeness."""
