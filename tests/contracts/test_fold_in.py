@@ -1,4 +1,4 @@
-"""The contract of every algorithm that computes a user from interactions. One case in `ENROLLED` adds another."""
+"""The contract of every algorithm that computes a user from interactions. One case in `CASES` adds another."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from service.training.algorithms import registry
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import datasets
 from service.training.interactions import Interactions, no_progress
+from tests.support.installed_algorithms import is_installed
 from tests.support.interactions import rated
 
 
@@ -48,7 +49,7 @@ class Case:
 
 # The agreement is bounded by what a refit changes in the tables of the items: two fits by stochastic descent, by
 # sampling or from random factors differ as much as a fold-in and a refit.
-ENROLLED: Final = [
+CASES: Final = [
     Case("svd", ("n_factors=8",), 0.65, 0.55, is_trained=False, tastes=("n_epochs=400", "lr_all=0.02")),
     Case("svdpp", ("n_factors=8",), 0.65, 0.5, is_trained=False, tastes=("n_epochs=400", "lr_all=0.02")),
     Case("nmf", ("n_factors=8",), 0.45, 0.8, is_trained=False),
@@ -69,6 +70,8 @@ ENROLLED: Final = [
     Case("next_item", (), 0.8, 0.2, tastes=("long_weight=0", "reg=0.1")),
     Case("popularity", (), 0.9, 0.1, personal=False),
 ]
+# Networks need PyTorch, which is an extra.
+ENROLLED: Final = [case for case in CASES if is_installed(case.name)]
 CANNOT: Final = ("knn_basic", "knn_means", "knn_baseline")
 RANKING: Final = [case for case in ENROLLED if case.personal and registry.get(case.name).kind == "ranking"]
 LEFT_OUT: Final = np.arange(7, 300, 25)
@@ -121,7 +124,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def test_every_algorithm_is_enrolled() -> None:
-    assert [case.name for case in ENROLLED] == registry.names()
+    assert [case.name for case in CASES] == registry.names()
 
 
 @pytest.mark.parametrize("name", CANNOT)

@@ -1,14 +1,15 @@
 """One fit with PyTorch: its seeds, threads, device and checkpoint.
 
-Invariant: what a fit computes depends on the data, the hyperparameters, the generator, the number of threads and the
-kind of device alone. A fit that was killed and is run again computes the same bytes as one that was not.
+Invariant: what a fit computes depends on the data, the hyperparameters, the generator, the kind of device and, for
+large data, the number of threads alone. A fit that was killed and is run again computes the same bytes as one that was
+not.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from service.training.deep.training_loop import TrainingLoop, Validation
 from service.training.interactions import Interactions, Progress
 
 B = TypeVar("B")
+# Below so many interactions, steps are so short that threads wait for each other most of the time.
+_THREADS_FROM: Final = 200_000
 
 
 class TorchRun:
@@ -91,7 +94,7 @@ def torch_run(
     device = torch.device("cuda" if has_gpu else CPU)
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng(enabled=True), threads.one_blas_thread():
-        torch.set_num_threads(threads.count())
+        torch.set_num_threads(threads.count() if len(data) >= _THREADS_FROM else 1)
         # Some operations have no deterministic form on a GPU, where a second fit may differ in the last bits.
         torch.use_deterministic_algorithms(not has_gpu)
         torch.manual_seed(seed)
