@@ -1,7 +1,7 @@
 """Publishes models, and makes one the active model together with the static lists that nginx serves without replicas.
 
-Invariant: one process at a time publishes or activates, so that ACTIVE and the static lists name one model, and ACTIVE
-never names a version that is gone.
+Invariant: one process at a time publishes or activates, so that the active version of the ranking role and the static
+lists are one model, and no active version is one that is gone.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from service.errors import ModelError, ModelMissing, RunError
 from service.models import active_model, artefact, published_files, scoring, versions
 from service.models.index import building
 from service.models.index.building import IndexRules
+from service.models.roles import Role
 from service.models.snapshot import ModelSnapshot
 from service.security import security_log
 from telemetry.ids import rfc3339_ms
@@ -66,8 +67,8 @@ def publish(
     return version
 
 
-def activate(models_dir: Path, version: str) -> ModelSnapshot:
-    """Check a version, name it in ACTIVE, and write popular.json and popular.txt for it.
+def activate(models_dir: Path, version: str, role: Role = "all") -> ModelSnapshot:
+    """Check a version, make it the active one of a role, or of all, and write popular.json and popular.txt for it.
 
     Raises:
         ModelMissing: There is no such version.
@@ -78,22 +79,25 @@ def activate(models_dir: Path, version: str) -> ModelSnapshot:
         raise ModelMissing(f"There is no model {version!r} in {models_dir}.")
     try:
         with published_files.exclusive(models_dir):
-            return _activate(models_dir, version)
+            return _activate(models_dir, version, role, unites=role == "all")
     except OSError as error:
         raise RunError(f"{version} cannot be activated in {models_dir}: {error.strerror or error}.") from error
 
 
-def log_activation(security_dir: Path, version: str, *, by: str) -> None:
+def log_activation(security_dir: Path, version: str, *, by: str, role: Role = "all") -> None:
     """Enter an activation in the security log.
 
     Args:
         by: The process or command that activated it.
+        role: The role that it is active for.
 
     Raises:
         RunError: The log cannot be written; the version stays active.
     """
+    about = {} if role == "all" else {"role": role}
+    entry = security_log.new_entry("activate", by=by, key=None, model=version, **about)
     try:
-        security_log.append(security_dir, [security_log.new_entry("activate", by=by, key=None, model=version)])
+        security_log.append(security_dir, [entry])
     except OSError as error:
         raise RunError(
             f"{version} is active, but the security log in {security_dir} cannot be written: {error.strerror or error}."
@@ -129,9 +133,12 @@ def supersede(
         copy = copies(models_dir).get(version)
         if copy is None:
             copy = _write_copy(models_dir, change(artefact.load(models_dir / version, with_onnx=True)), why)
-        if active_model.version(models_dir) == version:
+        roles: list[Role] = ["all", *active_model.own_roles(models_dir)]
+        serving = [role for role in roles if active_model.version(models_dir, role) == version]
+        if serving:
             before_activation(copy)
-            _activate(models_dir, copy)
+            for role in serving:
+                _activate(models_dir, copy, role)
         else:
             artefact.load(models_dir / copy)
         published_files.remove_directory(models_dir / version)
@@ -175,11 +182,15 @@ def _write_copy(models_dir: Path, snapshot: ModelSnapshot, why: str) -> str:
     return version
 
 
-def _activate(models_dir: Path, version: str) -> ModelSnapshot:
+def _activate(models_dir: Path, version: str, role: Role, *, unites: bool = False) -> ModelSnapshot:
     snapshot = artefact.load(versions.directory_of(models_dir, version))
-    active_model.replace(models_dir, version)
-    for name, content in _static_lists(snapshot).items():
-        published_files.replace(models_dir / name, content)
+    active_model.replace(models_dir, version, role)
+    if unites:
+        active_model.unite(models_dir)
+    # Lists are those of the ranking role.
+    if role == "ranking" or (role == "all" and "ranking" not in active_model.own_roles(models_dir)):
+        for name, content in _static_lists(snapshot).items():
+            published_files.replace(models_dir / name, content)
     return snapshot
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.errors import ModelRefused
+from service.models.embedding_space import embedding_space
 from service.models.event_values import DEFAULT_VALUES, EVENT_SCALE
 from service.models.fold_in.fold_in import fold_in
 from service.models.fold_in.settings import NETWORK, FoldIn
@@ -199,6 +200,11 @@ class ModelSnapshot:
     def rating_scale(self) -> RatingScale | None:
         """The scale of the training ratings; None if all are equal, as in data without ratings."""
         return RatingScale(self.rating_min, self.rating_max) if self.rating_min < self.rating_max else None
+
+    @cached_property
+    def embedding_space(self) -> str | None:
+        """The fingerprint of the published version's embedding space; None without one."""
+        return embedding_space(self.manifest)
 
     @property
     def n_factors(self) -> int:

@@ -1,4 +1,4 @@
-"""One check of `models/ACTIVE`: read it, and load and warm the model it names if that is another one. Blocks."""
+"""One check of the active version of a role: load and warm the model that it names if that is another one. Blocks."""
 
 import threading
 import time
@@ -14,6 +14,7 @@ from service.lists.filters.masks import FilterMasks
 from service.lists.list_request import ListRequest
 from service.lists.pipeline import ListModel, make_list
 from service.models import active_model, artefact, personal_lists, scoring
+from service.models.roles import Role
 from service.models.snapshot import ModelSnapshot
 
 _WARM_USERS: Final = 32
@@ -26,7 +27,7 @@ class ModelCheck:
     """One check, in a thread of its own that may be abandoned at any time.
 
     It compares ACTIVE with the served version and with the file as it was last handled, if that is given. `build` adds
-    the item catalogue to a loaded model.
+    the item catalogue to a loaded model. ACTIVE stands for the file of the role, where it has its own.
 
     Attributes:
         found: ACTIVE as it is now, once it has been read.
@@ -41,8 +42,10 @@ class ModelCheck:
         serving: str | None,
         handled: FileVersion | None,
         build: Callable[[ModelSnapshot], ServedModel] = ServedModel,
+        role: Role = "all",
     ) -> None:
         self._build = build
+        self._role: Role = role
         self._models_dir = models_dir
         self._serving = serving
         self._handled = handled
@@ -63,13 +66,13 @@ class ModelCheck:
             ModelError: The version named by ACTIVE cannot be served.
             OSError: ACTIVE cannot be read.
         """
-        status = (self._models_dir / active_model.ACTIVE).lstat()
+        status = active_model.path_of(self._models_dir, self._role).lstat()
         self.found = status.st_ino, status.st_mtime_ns
         self._progress()
         if self.found == self._handled:
             return None
         self.changed = True
-        version = active_model.version(self._models_dir)
+        version = active_model.version(self._models_dir, self._role)
         if version is None or version == self._serving:
             return None
         self.subject = version

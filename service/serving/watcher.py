@@ -10,7 +10,7 @@ Invariants:
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -21,6 +21,7 @@ from service.catalogue.served_model import ServedModel
 from service.errors import ModelError, ModelMissing
 from service.metrics import Metrics
 from service.models import active_model
+from service.models.roles import Role
 from service.models.snapshot import ModelSnapshot
 from service.serving.model_check import FileVersion, ModelCheck
 from service.serving.store import ModelStore
@@ -42,7 +43,8 @@ class Watcher:
     """Keeps one store at the active version.
 
     `timeout_s` bounds one check, loading included, and `max_pause_s` the pause before a refused model is tried again.
-    `builder` returns what adds the item catalogue to a loaded model.
+    `builder` returns what adds the item catalogue to a loaded model. A `role` may have an active version of its own.
+    `before_swap` is awaited with a checked model before it is swapped in.
     """
 
     def __init__(
@@ -55,7 +57,11 @@ class Watcher:
         timeout_s: float = 60.0,
         max_pause_s: float = 30.0,
         builder: Callable[[], Callable[[ModelSnapshot], ServedModel]] = lambda: ServedModel,
+        role: Role = "all",
+        before_swap: Callable[[ModelSnapshot], Awaitable[None]] | None = None,
     ) -> None:
+        self._before_swap = before_swap
+        self._role: Role = role
         self._builder = builder
         self._models_dir = models_dir
         self._store = store
@@ -101,7 +107,9 @@ class Watcher:
             self._mark_unresponsive()
             return
         is_retry = self._retry_at_s is not None and time.monotonic() >= self._retry_at_s
-        check = ModelCheck(self._models_dir, self._store.version, None if is_retry else self._handled, self._builder())
+        check = ModelCheck(
+            self._models_dir, self._store.version, None if is_retry else self._handled, self._builder(), self._role
+        )
         outcome = asyncio.ensure_future(run_in_daemon_thread(check.run, "model-loader"))
         try:
             await self._wait(check, outcome)
@@ -110,6 +118,8 @@ class Watcher:
             # A late error is dropped; unretrieved, asyncio would log it.
             outcome.add_done_callback(lambda late: late.cancelled() or late.exception())
         if outcome.done():
+            if self._before_swap is not None and outcome.exception() is None and (checked := outcome.result()):
+                await self._before_swap(checked.model)
             self._apply(check, outcome)
         else:
             self._abandoned.add(outcome)
@@ -134,7 +144,7 @@ class Watcher:
             return
         except OSError as error:
             self.readable = False
-            path = self._models_dir / active_model.ACTIVE
+            path = error.filename or self._models_dir / active_model.ACTIVE
             self._store_problem = f"{path} cannot be read: {error.strerror or error}."
             return
         except ModelError as error:

@@ -11,7 +11,8 @@ import pytest
 from ops.cli import application
 from ops.console.command_runner import run
 from service.config import Config
-from service.models import active_model, artefact
+from service.models import active_model, artefact, publication
+from service.models.snapshot import ModelSnapshot
 from service.training import pipeline
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -245,3 +246,42 @@ def test_bad_usage(recollect: Recollect, argv: tuple[str, ...]) -> None:
     """Exit 2 with one sentence."""
     code, out, err = recollect(*argv)
     assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+class TestRoles:
+    def test_each_role_has_a_version_of_the_same_space(
+        self, recollect: Recollect, config: Config, make_snapshot: Callable[..., ModelSnapshot]
+    ) -> None:
+        """Another space is refused for one role with a sentence and status 3; the list shows which role serves what."""
+
+        def published(seed: int) -> str:
+            return publication.publish(config.models_dir, make_snapshot(seed=seed), data={}, measures={})
+
+        first, same, other = published(0), published(0), published(1)
+        no_factors = trained(config, activate=False)
+        assert recollect("activate", first)[0] == 0
+        assert recollect("activate", same, "--role", "ranking")[1].startswith(f"{same} is active for the role ranking;")
+        code, _, err = recollect("activate", other, "--role", "candidates")
+        assert code == 3
+        assert "which the role ranking serves" in err
+        assert recollect("activate", no_factors, "--role", "candidates")[0] == 3
+        assert {version: row["roles"] for version, row in _listed(recollect).items() if row["active"]} == {
+            first: "candidates",
+            same: "ranking",
+        }
+        heading, *lines = recollect("list")[1].splitlines()
+        assert heading.split()[:2] == ["version", "role"]
+        assert [line.split()[:3] for line in lines if line.startswith("*")] == [
+            ["*", first, "candidates"],
+            ["*", same, "ranking"],
+        ]
+        answer = json.loads(recollect("activate", other, "--role", "candidates", "--force", "--json")[1])
+        assert answer == {"active": other, "before": first, "role": "candidates"}
+        # For all, without a reason against it.
+        assert recollect("activate", other)[0] == 0
+        assert {version for version, row in _listed(recollect).items() if row["active"]} == {other}
+        assert "roles" not in _listed(recollect)[other]
+
+
+def _listed(recollect: Recollect) -> dict[str, dict[str, Any]]:
+    return {row["version"]: row for row in json.loads(recollect("list", "--json")[1])}

@@ -9,6 +9,7 @@ import pytest
 
 from service.errors import ModelError, ModelMissing, ModelRefused
 from service.models import active_model
+from service.models.roles import ROLES
 from service.models.snapshot import ModelSnapshot
 
 
@@ -49,3 +50,15 @@ def test_an_active_file_of_nonsense_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ACTIVE").write_bytes(b"\xff/../../etc")
     with pytest.raises(ModelError, match="does not name a version"):
         active_model.version(tmp_path)
+
+
+def test_a_role_has_the_version_of_all_or_one_of_its_own(tmp_path: Path) -> None:
+    """Its own ends when a version is made active for all."""
+    first, second = "svd-20260101T000000-0000", "svd-20260102T000000-0000"
+    active_model.replace(tmp_path, first)
+    assert [active_model.version(tmp_path, role) for role in ROLES] == [first] * 3
+    active_model.replace(tmp_path, second, "ranking")
+    assert [active_model.version(tmp_path, role) for role in ROLES] == [first, first, second]
+    assert active_model.own_roles(tmp_path) == ["ranking"]
+    active_model.unite(tmp_path)
+    assert [active_model.version(tmp_path, role) for role in ROLES] == [first] * 3

@@ -70,3 +70,21 @@ def test_files_of_a_model_are_not_readable_by_others(tmp_path: Path, snapshot: M
     """They contain the ids of users."""
     version = published(tmp_path / "models", snapshot)
     assert (tmp_path / "models" / version).stat().st_mode & 0o077 == 0
+
+
+def test_a_version_is_activated_for_one_role_and_replaced_wherever_it_is_active(
+    tmp_path: Path, snapshot: ModelSnapshot
+) -> None:
+    """The static lists are those of the ranking role; an activation for all ends what a role has of its own."""
+    first, second = published(tmp_path, snapshot), published(tmp_path, snapshot)
+    publication.activate(tmp_path, first)
+    publication.activate(tmp_path, second, "candidates")
+    assert json.loads((tmp_path / "popular.json").read_bytes())["model"] == first
+    publication.activate(tmp_path, second, "ranking")
+    assert json.loads((tmp_path / "popular.json").read_bytes())["model"] == second
+    copy = publication.supersede(tmp_path, second, lambda changed: changed, "a test")
+    assert [active_model.version(tmp_path, role) for role in ("all", "candidates", "ranking")] == [first, copy, copy]
+    assert json.loads((tmp_path / "popular.json").read_bytes())["model"] == copy
+    publication.activate(tmp_path, first)
+    assert active_model.own_roles(tmp_path) == []
+    assert json.loads((tmp_path / "popular.json").read_bytes())["model"] == first

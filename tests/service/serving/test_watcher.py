@@ -12,6 +12,7 @@ import pytest
 from service.metrics import Metrics
 from service.models import active_model, publication
 from service.models.publication import activate
+from service.models.roles import Role
 from service.models.snapshot import ModelSnapshot
 from service.serving.store import ModelStore
 from service.serving.watcher import Watcher
@@ -134,9 +135,9 @@ async def test_a_hanging_store_is_abandoned_and_checked_again(
     healed = threading.Event()
     active_version = active_model.version
 
-    def hanging(models_dir: Path) -> str | None:
+    def hanging(models_dir: Path, role: Role) -> str | None:
         healed.wait()
-        return active_version(models_dir)
+        return active_version(models_dir, role)
 
     monkeypatch.setattr(active_model, "version", hanging)
 
