@@ -35,7 +35,7 @@ def prepare(spec: InstallationSpec) -> tuple[Part, ...]:
     """
     settings = spec.settings
     spec.logs.mkdir(parents=True, exist_ok=True)
-    count = 1 + 2 * settings.replicas + settings.balancers
+    count = 1 + 2 * settings.slots + settings.balancers
     chosen = iter(ports.choose(count, taken=frozenset({settings.port})))
     parts: list[Part] = []
     redis = spec.redis
@@ -49,13 +49,21 @@ def prepare(spec: InstallationSpec) -> tuple[Part, ...]:
     replicas = tuple(
         Replica(f"replica-{slot}", "127.0.0.1", next(chosen), next(chosen)) for slot in range(settings.replicas)
     )
-    parts += [replica_part(spec, replica, slot) for slot, replica in enumerate(replicas)]
+    candidates = tuple(
+        Replica(f"candidates-{slot}", "127.0.0.1", next(chosen), next(chosen))
+        for slot in range(settings.replicas, settings.slots)
+    )
     balancers = tuple(
         Balancer(f"nginx-{number}", settings.host, settings.port, next(chosen)) for number in range(settings.balancers)
     )
+    topology = Topology(replicas, balancers, candidates)
+    # Candidates first: a list without them is degraded.
+    finding, making = (("--role", "candidates"), ("--role", "ranking", "--candidates", topology.candidate_urls))
+    parts += [replica_part(spec, replica, slot, finding) for slot, replica in enumerate(candidates, settings.replicas)]
+    parts += [replica_part(spec, replica, slot, making if candidates else ()) for slot, replica in enumerate(replicas)]
     for balancer in balancers:
-        argv = _write_nginx_conf(spec, Topology(replicas, balancers), balancer)
-        parts.append(balancer_part(spec, argv, balancer, replicas))
+        argv = _write_nginx_conf(spec, topology, balancer)
+        parts.append(balancer_part(spec, argv, balancer, topology))
     return tuple(parts)
 
 

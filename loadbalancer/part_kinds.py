@@ -8,7 +8,7 @@ from pathlib import Path
 from loadbalancer.installation_spec import InstallationSpec
 from loadbalancer.supervision.probes import HttpProbe, Probe, RedisProbe
 from loadbalancer.supervision.processes import Command
-from loadbalancer.topology import Balancer, Replica
+from loadbalancer.topology import Balancer, Replica, Topology
 
 # Parts are listed in the order of their tiers and stop in the reverse order.
 REDIS_TIER, CONSUMER_TIER, REPLICA_TIER, BALANCER_TIER = range(4)
@@ -92,9 +92,9 @@ def consumer_part(spec: InstallationSpec, admin_port: int) -> Part:
     )
 
 
-def replica_part(spec: InstallationSpec, replica: Replica, slot: int) -> Part:
-    """Return one replica: ready when its model is loaded and warm."""
-    options = ("--slot", str(slot), "--host", replica.host, "--port", str(replica.port))
+def replica_part(spec: InstallationSpec, replica: Replica, slot: int, role: Sequence[str] = ()) -> Part:
+    """Return one replica: ready when its model is loaded and warm. `role` has the options of its role, if any."""
+    options = ("--slot", str(slot), "--host", replica.host, "--port", str(replica.port), *role)
     arguments = ("serve", *options, "--admin-port", str(replica.admin_port), _SUPERVISED)
     return Part(
         name=replica.name,
@@ -111,8 +111,8 @@ def replica_part(spec: InstallationSpec, replica: Replica, slot: int) -> Part:
     )
 
 
-def balancer_part(spec: InstallationSpec, argv: Sequence[str], balancer: Balancer, replicas: Sequence[Replica]) -> Part:
-    """Return one nginx; it may start when one replica is ready.
+def balancer_part(spec: InstallationSpec, argv: Sequence[str], balancer: Balancer, topology: Topology) -> Part:
+    """Return one nginx; it may start when one replica is ready, and every one that finds candidates.
 
     It is watched, because the kernel keeps queueing connections for a frozen nginx, and no other nginx can serve those.
     The probe reaches a worker. A frozen master with a living worker stays unnoticed: clients are served, and the tasks
@@ -140,7 +140,8 @@ def balancer_part(spec: InstallationSpec, argv: Sequence[str], balancer: Balance
         probe=probe,
         ready_within_s=min(settings.start_timeout_s, _NGINX_START_S),
         stop_within_s=_NGINX_STOP_S,
-        needs_any=tuple(replica.name for replica in replicas),
+        needs_all=tuple(replica.name for replica in topology.candidates),
+        needs_any=tuple(replica.name for replica in topology.replicas),
         watch=probe,
         host=balancer.host,
         port=balancer.port,

@@ -60,6 +60,11 @@ def read(home: Path) -> list[Row]:
         return []
 
 
+def is_replica(row: Row) -> bool:
+    """Whether a part is a replica, of any role."""
+    return row.name.startswith(("replica-", "candidates-"))
+
+
 def running_balancers(home: Path) -> list[Row]:
     """Return the rows of the nginx that run."""
     return [

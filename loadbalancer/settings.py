@@ -26,6 +26,12 @@ class BalancerSettings:
         {"env": "RECOLLECT_REPLICAS", "unit": "replicas", "least": 1, "most": 256},
         "How many replicas `up` and `balance` start.",
     ] = 3
+    candidates: Annotated[
+        int,
+        {"env": "RECOLLECT_CANDIDATES", "unit": "replicas", "least": 0, "most": 256},
+        "How many more replicas `up` and `balance` start that find candidates for the others; with 0, each does "
+        "all the work of a list.",
+    ] = 0
     balancers: Annotated[
         int,
         {"env": "RECOLLECT_BALANCERS", "unit": "processes", "least": 1, "most": 16},
@@ -160,6 +166,11 @@ class BalancerSettings:
         setting_lists.proxies(self.trusted_proxies)
         setting_lists.hosts(self.hosts)
         setting_lists.origins(self.cors_origins)
+
+    @property
+    def slots(self) -> int:
+        """How many replicas of any role there are, each with a telemetry slot."""
+        return self.replicas + self.candidates
 
     @property
     def distinguishes_clients(self) -> bool:

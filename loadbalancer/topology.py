@@ -25,10 +25,19 @@ class Balancer:
 
 @dataclass(frozen=True)
 class Topology:
-    """Every balancer sends to every replica."""
+    """Every balancer sends to every replica.
+
+    With `candidates`, these replicas find candidates and serve the items, and the other ones make the lists.
+    """
 
     replicas: tuple[Replica, ...]
     balancers: tuple[Balancer, ...]
+    candidates: tuple[Replica, ...] = ()
+
+    @property
+    def candidate_urls(self) -> str:
+        """The addresses of the replicas that find candidates, as `recollect serve --candidates` takes them."""
+        return ",".join(f"http://{address(replica.host, replica.port)}" for replica in self.candidates)
 
 
 def address(host: str, port: int) -> str:

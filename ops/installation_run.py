@@ -30,13 +30,15 @@ from telemetry.stream.redis_check import RedisReport, RedisRole
 _LEFTOVER_GRACE_S = 10.0
 
 
-def balancer_settings(environ: Mapping[str, str], *, replicas: int | None, port: int | None) -> BalancerSettings:
+def balancer_settings(
+    environ: Mapping[str, str], *, replicas: int | None, port: int | None, candidates: int | None = None
+) -> BalancerSettings:
     """Read the balancer's settings; options of the command line override them.
 
     Raises:
         UsageError: A value is of the wrong type or out of bounds.
     """
-    options = {"RECOLLECT_REPLICAS": replicas, "RECOLLECT_PORT": port}
+    options = {"RECOLLECT_REPLICAS": replicas, "RECOLLECT_CANDIDATES": candidates, "RECOLLECT_PORT": port}
     given = {name: str(value) for name, value in options.items() if value is not None}
     return read(BalancerSettings, {**environ, **given})
 
@@ -117,6 +119,7 @@ def run_installation(
     if os.geteuid() == 0:
         print_line("Running as root, as do nginx's workers: use a dedicated user before clients can reach Recollect.")
     names = ["Redis"] * (redis is not None) + ["the consumer"] * consumer + [f"{settings.replicas} replicas"]
+    names += [f"{settings.candidates} replicas that find candidates"] * (settings.candidates > 0)
     print_line(f"Starting {', '.join(names)} and {settings.balancers} nginx.")
     spec = InstallationSpec(
         settings=settings,

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from service.declared_settings import read
 from service.errors import UsageError
 from service.models.event_values import EVENT_VALUES, EventValues
 from service.models.rating_scale import RatingScale
+from service.models.roles import ROLES, Role
 from telemetry.errors import FailpointError, KeyFileError, StreamError
 from telemetry.failpoints import Failpoints
 from telemetry.pseudonym import Pseudonymiser
@@ -129,6 +131,40 @@ class ModelConfig:
             UsageError: The text is no scale; `from_env` checks it.
         """
         return None if self.rating_scale is None else RatingScale.parse(self.rating_scale, "RECOLLECT_RATING_SCALE")
+
+
+@dataclass(frozen=True)
+class CandidatesConfig:
+    """The candidates service that a replica of the role `ranking` asks."""
+
+    urls: Annotated[
+        str | None,
+        {"env": "RECOLLECT_CANDIDATES_URLS", "unit": "URLs"},
+        "Where the candidates service is, comma separated: its replicas, or the balancer in front of them; `up` and "
+        "`balance` set it for the replicas that they start.",
+    ] = None
+    timeout_s: Annotated[
+        float,
+        {"env": "RECOLLECT_CANDIDATES_TIMEOUT_S", "unit": "s"},
+        "How long a list waits for candidates, two attempts together, before it is made from popular ones.",
+    ] = 0.15
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of the candidates service.
+
+        Raises:
+            UsageError: One is no http or https URL; `from_env` checks it.
+        """
+        found = tuple(url.strip() for url in (self.urls or "").split(",") if url.strip())
+        for url in found:
+            try:
+                is_address = urlsplit(url).scheme in {"http", "https"} and bool(urlsplit(url).hostname)
+            except ValueError:
+                is_address = False
+            if not is_address:
+                raise UsageError(f"RECOLLECT_CANDIDATES_URLS: {url!r} is no http or https URL.")
+        return found
 
 
 @dataclass(frozen=True)
@@ -287,6 +323,11 @@ class Config:
         "Whether a replica refuses to start without API keys; `up` and `balance` set it for their replicas "
         "once there are keys.",
     ] = False
+    role: Annotated[
+        str,
+        {"env": "RECOLLECT_ROLE", "unit": "role", "choices": ROLES},
+        "What a replica of `recollect serve` does: find candidates, rank, or all in one process.",
+    ] = "all"
     failpoint: Annotated[
         str | None,
         {"env": "RECOLLECT_FAILPOINT", "unit": "failpoints"},
@@ -294,6 +335,7 @@ class Config:
         "`name:kill`, `name:pause` or `name:raise`; `:n` selects the nth time, commas separate several.",
     ] = None
     server: ServerConfig = field(default_factory=ServerConfig)
+    candidates: CandidatesConfig = field(default_factory=CandidatesConfig)
     events: EventsConfig = field(default_factory=EventsConfig)
     event_values: EventValues = field(default_factory=EventValues)
     models: ModelConfig = field(default_factory=ModelConfig)
@@ -308,6 +350,11 @@ class Config:
     def stream_url(self) -> str:
         """The URL of the Redis that carries telemetry."""
         return self.redis_url or "redis://127.0.0.1:6379/0"
+
+    @property
+    def replica_role(self) -> Role:
+        """The role of a replica, one of `ROLES`."""
+        return next(role for role in ROLES if role == self.role)
 
     @property
     def models_dir(self) -> Path:
@@ -364,6 +411,7 @@ def from_env(environ: Mapping[str, str]) -> Config:
         raise UsageError(f"RECOLLECT_FAILPOINT: {error}") from None
     _ = config.models.declared_scale
     _ = config.live_lists.seen
+    _ = config.candidates.addresses
     try:
         KeyNames(config.redis_namespace)
     except StreamError as error:

@@ -8,6 +8,7 @@
     │   └── NothingArchived       (2)
     ├── KeysRefused               (1)
     ├── FilterRefused             (1)
+    ├── CandidatesUnavailable     (1)
     ├── RunError                  (1)
     │   ├── TrainingDiverged      (1)
     │   ├── OverBudget            (1)
@@ -22,6 +23,7 @@
         ├── NotFound            404
         ├── MethodNotAllowed    405
         ├── RequestTimedOut     408
+        ├── OtherSpace          409
         ├── TooLarge            413
         ├── UnsupportedBody     415
         ├── Invalid             422
@@ -78,6 +80,10 @@ class FilterRefused(RecollectError):
         super().__init__(reason)
         self.reason = reason
         self.column = column
+
+
+class CandidatesUnavailable(RecollectError):
+    """The candidates service gave no answer; the list is made from popular candidates."""
 
 
 class RunError(RecollectError):
@@ -194,6 +200,12 @@ class RequestTimedOut(RequestError):
     """The body did not arrive in time."""
 
     status, name, title = 408, "timeout", "Request timed out"
+
+
+class OtherSpace(RequestError):
+    """No served model has the embedding space of the vector."""
+
+    status, name, title = 409, "other-embedding-space", "Other embedding space"
 
 
 class TooLarge(RequestError):

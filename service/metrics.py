@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Plat
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.candidates.candidate_client import CandidateClient
 from service.live.feed_follower import FeedFollower
 from service.live.live_state import LiveState
 from service.models.snapshot import ModelSnapshot
@@ -19,7 +20,7 @@ from service.security.key_watch import KeyWatcher
 from service.serving.admission import Admission
 
 # The levels that a replica sets itself; see `service.serving.degradation`.
-DEGRADATION_LEVELS: Final = ("stale_model", "stale")
+DEGRADATION_LEVELS: Final = ("stale_model", "stale", "popular_candidates")
 # Statuses with an alarm in docs/operations.md.
 ALARMING: Final = (401,)
 _LIVE_DELAY_BUCKETS_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
@@ -114,6 +115,25 @@ def admission_metrics(admission: Admission) -> Iterator[Metric]:
         limits.add_metric([kind], limit.limit)
         opened.add_metric([kind], limit.open)
     yield from (refused, limits, opened)
+
+
+def candidate_metrics(client: CandidateClient) -> Iterable[Metric]:
+    """Yield what became of the calls of the candidates service, read now."""
+    yield CounterMetricFamily("recollect_candidates_calls", "Calls of the candidates service.", value=client.calls)
+    yield CounterMetricFamily(
+        "recollect_candidates_unanswered", "Calls that no attempt answered.", value=client.unanswered
+    )
+    failures = CounterMetricFamily(
+        "recollect_candidates_failures", "Failed attempts to call the candidates service.", labels=["kind"]
+    )
+    for kind, count in client.failures.items():
+        failures.add_metric([kind], count)
+    yield failures
+    yield GaugeMetricFamily(
+        "recollect_candidates_circuits_open",
+        "Addresses of the candidates service that are not asked at the moment.",
+        value=client.open_circuits,
+    )
 
 
 def key_metrics(gate: Gate, watcher: KeyWatcher) -> Iterable[Metric]:

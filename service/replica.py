@@ -13,12 +13,21 @@ import structlog
 from threadpoolctl import threadpool_limits
 
 from service.api.openapi import document
+from service.candidates.candidate_client import CandidateClient
 from service.config import Config
-from service.errors import RunError
+from service.errors import RunError, UsageError
 from service.event_loop import run
 from service.live.feed_follower import FeedFollower
 from service.logs import ApplicationLog
-from service.metrics import Metrics, admission_metrics, collect_from, key_metrics, live_metrics
+from service.metrics import (
+    Metrics,
+    admission_metrics,
+    candidate_metrics,
+    collect_from,
+    key_metrics,
+    live_metrics,
+)
+from service.models.snapshot import ModelSnapshot
 from service.preflight import installed_archive, require_namespace, require_redis
 from service.redis_access import load_seal, redis_feed, redis_stream
 from service.security.exposure import insecure_warning, is_loopback, require_keys
@@ -46,6 +55,8 @@ _log = structlog.get_logger("recollect.replica")
 _SHIP_S = 2.0
 # A starting replica waits this long for its first model before it listens without one.
 _FIRST_CHECK_S = 2.0
+# A swap waits this long for the candidates service, which loads the same version at its own pace.
+_OTHER_ROLE_S = 10.0
 # And so long for the feed of live events.
 _FIRST_FEED_S = 1.0
 
@@ -57,7 +68,8 @@ def serve(config: Config, slot: int | None, *, insecure: bool = False, supervise
     `supervised` one starts whatever the state of Redis, which its supervisor has checked.
 
     Raises:
-        UsageError: The pseudonyms' key file cannot be used, or API keys are required and there are none.
+        UsageError: The pseudonyms' key file cannot be used, API keys are required and there are none, or a replica of
+            the role `ranking` is not told where the candidates service is.
         KeysRefused: The key file cannot be used.
         RunError: Redis cannot carry telemetry, an address cannot be listened on, or a background task died.
         TelemetryError: The slot is taken or cannot be used, or the Redis URL is malformed or another archive's.
@@ -65,6 +77,10 @@ def serve(config: Config, slot: int | None, *, insecure: bool = False, supervise
     # One core per replica: BLAS threads would compete with the other replicas.
     threadpool_limits(1)
     _keep_freed_memory()
+    if config.role == "ranking" and not config.candidates.addresses:
+        raise UsageError(
+            "The role ranking needs the addresses of the candidates service: --candidates or RECOLLECT_CANDIDATES_URLS."
+        )
     pseudonyms = config.pseudonymiser()
     server = config.server
     keyring = require_keys(config, server.host, server.port, insecure=insecure)
@@ -82,7 +98,8 @@ def serve(config: Config, slot: int | None, *, insecure: bool = False, supervise
         except TelemetryError:
             producer.close()
             raise
-    log = ApplicationLog(config.logs, f"replica-{producer.slot}", config.log)
+    name = "candidates" if config.role == "candidates" else "replica"
+    log = ApplicationLog(config.logs, f"{name}-{producer.slot}", config.log)
     log.start()
     try:
         run(_Replica(config, producer, pseudonyms, Gate(keyring), log).run())
@@ -106,7 +123,18 @@ class _Replica:
     ) -> None:
         metrics = Metrics()
         self._config = config
-        self._context = ReplicaContext(config, ModelStore(), producer, metrics, pseudonyms=pseudonyms, gate=gate)
+        candidates = CandidateClient(config.candidates) if config.role == "ranking" else None
+        self._context = ReplicaContext(
+            config,
+            ModelStore(keeps_previous=config.role == "candidates"),
+            producer,
+            metrics,
+            pseudonyms=pseudonyms,
+            gate=gate,
+            candidates=candidates,
+        )
+        if candidates is not None:
+            collect_from(metrics.registry, lambda: candidate_metrics(candidates))
         self._key_watcher = KeyWatcher(
             KeyFile(config.security_dir),
             gate,
@@ -121,6 +149,8 @@ class _Replica:
             metrics,
             timeout_s=models.load_timeout_s,
             builder=self._context.items.builder,
+            role=config.replica_role,
+            before_swap=self._before_swap,
         )
         live = self._context.live.state
         self._follower = FeedFollower(
@@ -184,6 +214,20 @@ class _Replica:
                 f"The background task {self._context.state.dead_task} died; the application log has the cause."
             )
 
+    async def _before_swap(self, model: ModelSnapshot) -> None:
+        """Wait until the candidates service has the embedding space of a model that was activated for both roles."""
+        candidates, served = self._context.candidates, self._context.store.version
+        if candidates is None or served is None or model.embedding_space is None:
+            return
+        if model.embedding_space == self._context.store.current().embedding_space:
+            return
+        if not await candidates.wait_for_space(model.embedding_space, _OTHER_ROLE_S):
+            _log.warning(
+                "the candidates service serves another embedding space",
+                model=model.version,
+                embedding_space=model.embedding_space,
+            )
+
     def _not_ready_reason(self) -> str | None:
         """Return `not_ready_reason` with the model store's problem, which is for operators alone."""
         reason = not_ready_reason(self._context)
@@ -222,6 +266,8 @@ class _Replica:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._key_watcher.stop()
+        if self._context.candidates is not None:
+            await self._context.candidates.close()
         # 5. The admin port last, so that the drain can be observed.
         await self._admin.close()
         _log.info("replica stopped", unshipped=left)

@@ -14,6 +14,7 @@ Invariants of the rendered file, measured in docs/decisions/two-nginx.md:
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,7 @@ from pathlib import Path
 from loadbalancer.errors import BadSetting
 from loadbalancer.nginx import client_rules, problems, routes
 from loadbalancer.settings import BalancerSettings
-from loadbalancer.topology import Balancer, Topology, address
+from loadbalancer.topology import Balancer, Replica, Topology, address
 
 # Directives that only some versions or builds have (`configuration_files.supported_directives`), with their value, or
 # None for a folder of their own.
@@ -102,13 +103,14 @@ def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, h
         "HEALTH_HEADERS": "\n".join("      " + line for line in client_rules.headers(settings)),
         "CLIENT_LOCATIONS": client_rules.locations(settings),
         "MAPS": routes.maps(),
-        "UPSTREAMS": "\n".join(_upstream(name, bound, topology, settings) for name, bound in _upstreams(settings)),
+        "UPSTREAMS": "\n".join(_upstream(one, topology, settings) for one in _upstreams(settings)),
+        "ITEM_LOCATIONS": routes.item_locations(settings),
         "LISTEN": address(balancer.host, balancer.port),
         "ADMIN_LISTEN": address("127.0.0.1", balancer.admin_port),
         # Only with several masters: with it, any process of the same user may listen too and gets a share of the
         # clients. The kernel cannot forbid that; loadbalancer/supervision/foreign_listeners.py detects it.
         "REUSEPORT": " reuseport" if len(topology.balancers) > 1 else "",
-        "TRIES": str(max(5, len(topology.replicas) + 2)),
+        "TRIES": str(max(5, len(topology.replicas) + len(topology.candidates) + 2)),
         "EVENTS_TIMEOUT_MS": str(settings.events_timeout_ms),
         "EVENTS_BUDGET_MS": str(settings.events_budget_ms),
         "OTHER_TIMEOUT_MS": str(settings.other_timeout_ms),
@@ -149,19 +151,35 @@ def _optional(host: NginxHost) -> str:
     return "\n".join(lines)
 
 
-def _upstreams(settings: BalancerSettings) -> tuple[tuple[str, int | None], ...]:
-    return ("busy.lists", settings.list_concurrency), ("busy.feedback", settings.feedback_concurrency), ("health", None)
+@dataclass(frozen=True)
+class _Upstream:
+    """A name for replicas, with the requests that each nginx has open at one of them; None for no bound."""
+
+    name: str
+    bound: int | None
+    finds_candidates: bool = False
 
 
-def _upstream(name: str, bound: int | None, topology: Topology, settings: BalancerSettings) -> str:
-    each = "" if bound is None else f" max_conns={-(-bound // _ENTRIES_PER_REPLICA)}"
+def _upstreams(settings: BalancerSettings) -> list[_Upstream]:
+    bounds = {"lists": settings.list_concurrency, "feedback": settings.feedback_concurrency}
+    found = [*(_Upstream(f"busy.{kind}", bound) for kind, bound in bounds.items()), _Upstream("health", None)]
+    if settings.candidates:
+        found += [_Upstream(f"items.{kind}", bound, finds_candidates=True) for kind, bound in bounds.items()]
+    return found
+
+
+def _upstream(upstream: _Upstream, topology: Topology, settings: BalancerSettings) -> str:
+    each = "" if upstream.bound is None else f" max_conns={-(-upstream.bound // _ENTRIES_PER_REPLICA)}"
+    first = topology.candidates if upstream.finds_candidates else topology.replicas
+    # Those that make the lists have the items too, and serve them while none of the others answers.
+    last = (*topology.candidates, *topology.replicas) if upstream.finds_candidates else topology.replicas
     return f"""\
-  upstream {name} {{
-    zone {name} 256k;
+  upstream {upstream.name} {{
+    zone {upstream.name} 256k;
     least_conn;
-{_servers(topology, f"max_fails=3 fail_timeout=1s{each}")}
+{_servers(first, f"max_fails=3 fail_timeout=1s{each}")}
     # The same servers again, never ejected: while one replica is alive, there is a live upstream.
-{_servers(topology, f"max_fails=0{each} backup")}
+{_servers(last, f"max_fails=0{each} backup")}
     # nginx, not the replica, closes idle connections, so that no request meets a closing one.
     keepalive 64;
     keepalive_timeout {settings.upstream_keepalive_s}s;
@@ -169,5 +187,5 @@ def _upstream(name: str, bound: int | None, topology: Topology, settings: Balanc
   }}"""
 
 
-def _servers(topology: Topology, options: str) -> str:
-    return "\n".join(f"    server {address(replica.host, replica.port)} {options};" for replica in topology.replicas)
+def _servers(replicas: Sequence[Replica], options: str) -> str:
+    return "\n".join(f"    server {address(replica.host, replica.port)} {options};" for replica in replicas)

@@ -20,10 +20,12 @@ class NginxRoute:
     Args:
         path: The path or prefix, also its name in the access log.
         location: The named location that serves it.
+        separate: The named location if other replicas find candidates; None for the same one.
     """
 
     path: str
     location: str
+    separate: str | None = None
 
     @property
     def pattern(self) -> str:
@@ -40,8 +42,9 @@ ROUTES = (
     NginxRoute("/v1/recommendations", "model"),
     NginxRoute("/v1/popular", "list_json"),
     NginxRoute("/v1/events", "events"),
-    NginxRoute("/v1/items/", "model"),
-    NginxRoute("/v1/items", "events"),
+    NginxRoute("/v1/candidates", "model", "items"),
+    NginxRoute("/v1/items/", "model", "items"),
+    NginxRoute("/v1/items", "events", "item_changes"),
     NginxRoute("/v1/users/", "others"),
     NginxRoute("/v1/users", "others"),
     NginxRoute("/v1/model", "model"),
@@ -79,12 +82,33 @@ def choices(settings: BalancerSettings) -> str:
     """Return the directives that set a request's route; later ones override earlier ones."""
     found: dict[bool, list[str]] = {False: [], True: []}
     for route in ROUTES:
+        location = route.separate if settings.candidates and route.separate is not None else route.location
         found[route.location in _HEALTH].append(
-            f'if ($request_uri ~ "{route.pattern}") {{ set $route "{route.path}"; set $location {route.location}; }}'
+            f'if ($request_uri ~ "{route.pattern}") {{ set $route "{route.path}"; set $location {location}; }}'
         )
     # Last, so that health is answered on any host: a health checker knows an address and no name.
     lines = [*found[False], *client_rules.preflight(settings), *client_rules.foreign(settings), *found[True]]
     return "\n".join("    " + line for line in lines)
+
+
+def item_locations(settings: BalancerSettings) -> str:
+    """Return the named locations of what replicas that find candidates serve; none if there are none."""
+    if not settings.candidates:
+        return ""
+    return f"""\
+    # Replicas that find candidates, and the others while none of them answers.
+    location @items {{
+{client_rules.limits(settings)}
+      proxy_pass http://items.lists;
+      proxy_next_upstream error timeout invalid_header non_idempotent http_504;
+    }}
+    location @item_changes {{
+{client_rules.limits(settings)}
+      proxy_pass http://items.feedback;
+      proxy_read_timeout {settings.events_timeout_ms}ms;
+      proxy_next_upstream_timeout {settings.events_budget_ms}ms;
+    }}
+"""
 
 
 def lists(settings: BalancerSettings, models: str) -> str:

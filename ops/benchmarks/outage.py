@@ -167,7 +167,7 @@ def _half(summary: Summary, replicas_s: float) -> Half:
 
 def _replicas_s(home: Path) -> float:
     """Return the processor time of the replicas since their start, in seconds."""
-    pids = (row.pid for row in roster.read(home) if row.name.startswith("replica-") and row.pid is not None)
+    pids = (row.pid for row in roster.read(home) if roster.is_replica(row) and row.pid is not None)
     return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
 
 

@@ -235,7 +235,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def replica_admin_ports(home: Path) -> list[int]:
     """Return the admin ports of an installation's replicas."""
-    rows = (row for row in roster.read(home) if row.name.startswith("replica-"))
+    rows = (row for row in roster.read(home) if roster.is_replica(row))
     return [row.admin_port for row in rows if row.admin_port is not None]
 
 

@@ -24,11 +24,12 @@ from ops.installation_run import (
     print_line,
     run_installation,
 )
-from ops.options.shared_options import InsecureOption, JsonOption, PortOption, ReplicasOption
+from ops.options.shared_options import CandidatesOption, InsecureOption, JsonOption, PortOption, ReplicasOption
 from ops.program import PROGRAM
 from service.config import Config, from_env
 from service.errors import ModelError
 from service.models import active_model
+from service.models.roles import Role
 from service.preflight import require_namespace_of_slots
 
 app = typer.Typer(help="nginx and its replicas.", invoke_without_command=True, rich_markup_mode=None)
@@ -44,13 +45,14 @@ def command(
     context: typer.Context,
     *,
     replicas: ReplicasOption = None,
+    candidates: CandidatesOption = None,
     port: PortOption = None,
     insecure: InsecureOption = False,
 ) -> int:
     """Run nginx and its replicas; Redis and the consumer run elsewhere."""
     if context.invoked_subcommand is not None:
         return 0
-    return balance(from_env(os.environ), replicas=replicas, port=port, insecure=insecure)
+    return balance(from_env(os.environ), replicas=replicas, candidates=candidates, port=port, insecure=insecure)
 
 
 @app.command("restart")
@@ -69,6 +71,7 @@ def balance(
     config: Config,
     *,
     replicas: int | None = None,
+    candidates: int | None = None,
     port: int | None = None,
     insecure: bool = False,
     environ: Mapping[str, str] = os.environ,
@@ -81,14 +84,14 @@ def balance(
     Raises:
         BalancerError: A part, a port or a program is missing; nothing is left behind.
     """
-    settings = balancer_settings(environ, replicas=replicas, port=port)
+    settings = balancer_settings(environ, replicas=replicas, candidates=candidates, port=port)
     # Fails here with one sentence instead of in every replica at every start.
     config.pseudonymiser()
     keys = key_environ(config, settings, insecure=insecure)
     nginx, _ = installation.find_binaries(settings, redis=False)
     print_line(f"State in {config.home}, logs in {config.logs}.")
     with held_home(config, settings):
-        require_namespace_of_slots(config, check_redis(config, consumer=False), settings.replicas)
+        require_namespace_of_slots(config, check_redis(config, consumer=False), settings.slots)
         run_installation(
             config,
             settings,
@@ -155,8 +158,10 @@ def _require_model(config: Config) -> None:
     Raises:
         ModelError: No model is active, or it cannot be loaded, or the model store does not answer.
     """
+    roles: list[Role] = ["all", *active_model.own_roles(config.models_dir)]
     try:
-        active_model.load(config.models_dir, config.models.load_timeout_s)
+        for role in roles:
+            active_model.load(config.models_dir, config.models.load_timeout_s, role)
     except ModelError as error:
         raise type(error)(
             f"No replica was restarted, because it would have no model: {str(error).rstrip('.')}. Activate another"
@@ -206,4 +211,4 @@ def _processes(row: Row) -> set[int]:
 
 
 def _replicas(home_dir: Path) -> dict[str, Row]:
-    return {row.name: row for row in roster.read(home_dir) if row.name.startswith("replica-")}
+    return {row.name: row for row in roster.read(home_dir) if roster.is_replica(row)}

@@ -170,7 +170,7 @@ def replay(
         events_per_user=config.live.events_per_user,
         seen_types=config.live_lists.seen,
     )
-    active = None if sample is not None else active_model.version(config.models_dir)
+    active = None if sample is not None else active_model.version(config.models_dir, "ranking")
     return [
         Replay(
             event,

@@ -1,4 +1,4 @@
-"""`recollect serve`: one replica."""
+"""`recollect serve`: one replica, which does all the work of a list or one part of it."""
 
 import dataclasses
 import os
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ops.options.shared_options import InsecureOption, SupervisedOption
+from service.models.roles import Role
 
 
 def command(
@@ -17,6 +18,20 @@ def command(
     slot: Annotated[
         int | None, typer.Option("--slot", min=0, help="Telemetry slot; by default the lowest free.")
     ] = None,
+    role: Annotated[
+        Role | None,
+        typer.Option(
+            "--role", help="candidates: finds items near to vectors; ranking: makes the lists, and asks for candidates."
+        ),
+    ] = None,
+    candidates: Annotated[
+        str | None,
+        typer.Option(
+            "--candidates",
+            metavar="URLS",
+            help="With the role ranking: the replicas of the candidates service, comma separated.",
+        ),
+    ] = None,
     insecure: InsecureOption = False,
     supervised: SupervisedOption = False,
 ) -> int:
@@ -24,7 +39,8 @@ def command(
     from service.config import from_env
     from service.replica import serve
 
-    config = from_env(os.environ)
+    chosen = {"RECOLLECT_ROLE": role, "RECOLLECT_CANDIDATES_URLS": candidates}
+    config = from_env({**os.environ, **{name: value for name, value in chosen.items() if value is not None}})
     given: dict[str, Any] = {"host": host, "port": port, "admin_port": admin_port}
     server = dataclasses.replace(config.server, **{name: value for name, value in given.items() if value is not None})
     serve(dataclasses.replace(config, server=server), slot, insecure=insecure, supervised=supervised)

@@ -31,7 +31,13 @@ from ops.options.data_options import (
     OptionalDataOption,
     requested_data,
 )
-from ops.options.shared_options import ClaimOption, InsecureOption, PortOption, ReplicasOption
+from ops.options.shared_options import (
+    CandidatesOption,
+    ClaimOption,
+    InsecureOption,
+    PortOption,
+    ReplicasOption,
+)
 from ops.program import PROGRAM
 from service.config import Config, from_env
 from service.errors import ModelError, UsageError
@@ -75,6 +81,7 @@ def command(
         bool, typer.Option("--force", help="Serve the trained version in any case, as train --force does.")
     ] = False,
     replicas: ReplicasOption = None,
+    candidates: CandidatesOption = None,
     port: PortOption = None,
     insecure: InsecureOption = False,
     claim: ClaimOption = False,
@@ -83,7 +90,16 @@ def command(
     config = from_env(os.environ)
     request = requested_data(config, data, columns, dates, encoding, decimal) if data else None
     options = ModelOptions(algorithm, force=force)
-    return up(config, data=request, model=options, replicas=replicas, port=port, insecure=insecure, claim=claim)
+    return up(
+        config,
+        data=request,
+        model=options,
+        replicas=replicas,
+        candidates=candidates,
+        port=port,
+        insecure=insecure,
+        claim=claim,
+    )
 
 
 def up(
@@ -92,6 +108,7 @@ def up(
     data: DataRequest | None = None,
     model: ModelOptions = ANY_MODEL,
     replicas: int | None = None,
+    candidates: int | None = None,
     port: int | None = None,
     insecure: bool = False,
     claim: bool = False,
@@ -111,7 +128,7 @@ def up(
         raise UsageError(
             "up compares its data with the active model's at every start: give a file, not standard input or a pipe."
         )
-    settings = balancer_settings(environ, replicas=replicas, port=port)
+    settings = balancer_settings(environ, replicas=replicas, candidates=candidates, port=port)
     # Fails here with one sentence instead of in every replica at every start.
     config.pseudonymiser()
     keys = key_environ(config, settings, insecure=insecure)

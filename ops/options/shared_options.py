@@ -24,6 +24,16 @@ ReplicasOption: TypeAlias = Annotated[
     int | None,
     typer.Option("--replicas", min=1, max=256, help="Number of replicas; by default RECOLLECT_REPLICAS, or 3."),
 ]
+CandidatesOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--candidates",
+        min=0,
+        max=256,
+        help="Number of replicas that find candidates for the others; by default RECOLLECT_CANDIDATES, or 0: each does"
+        " all.",
+    ),
+]
 PortOption: TypeAlias = Annotated[
     int | None,
     typer.Option("--port", min=1, max=65535, help="The balancer's port; by default RECOLLECT_PORT, or 8080."),

@@ -12,7 +12,7 @@ import orjson
 from service.api import wire
 from service.api.query_parameters import KEY, LIST, SEARCH, WINDOW, N, id_parameter, in_query
 from service.api.schemas import ref, schemas
-from service.errors import Invalid, NotFound, RequestError, RequestTimedOut
+from service.errors import Invalid, NotFound, OtherSpace, RequestError, RequestTimedOut
 from service.security.api_key import Scope
 
 _RETRY: Final = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
@@ -135,6 +135,18 @@ def _paths() -> dict[str, Any]:
                 response=_content("The lists", "ManyRecommendations"),
                 body="ManyRecommendationsRequest",
             ),
+        },
+        "/v1/candidates": {
+            "post": _operation(
+                "candidates",
+                "The items nearest to a vector; the list is shown to no user and not recorded",
+                {"200": _content("The candidates", "Candidates")},
+                Invalid.status,
+                OtherSpace.status,
+                RequestTimedOut.status,
+                scope="recommend",
+                body="CandidatesRequest",
+            )
         },
         "/v1/items/{item_id}/similar": {
             "get": _list_operation("similar", "The items nearest to an item", [item, *LIST], NotFound.status)

@@ -5,12 +5,13 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from service.api import item_wire, list_bodies, search_wire, user_wire, wire
+from service.api import candidate_wire, item_wire, list_bodies, search_wire, user_wire, wire
 
 _REF: Final = "#/components/schemas/{model}"
 _ANSWERS: Final = {
     "Recommendations": wire.Recommendations,
     "ManyRecommendations": wire.ManyRecommendations,
+    "Candidates": candidate_wire.Candidates,
     "KnownUser": user_wire.KnownUser,
     "Accepted": wire.Accepted,
     "ItemDetails": item_wire.ItemDetails,
@@ -34,6 +35,7 @@ def schemas() -> dict[str, Any]:
         [
             (list_bodies.RecommendationsRequest, "validation"),
             (list_bodies.ManyRecommendationsRequest, "validation"),
+            (candidate_wire.CandidatesRequest, "validation"),
             (wire.EventsRequest, "validation"),
             (item_wire.ItemRecordIn, "validation"),
             (item_wire.ItemsRequest, "validation"),

@@ -52,7 +52,7 @@ _EVENT_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{8,72}$"
 ItemFields: TypeAlias = dict[str, str | int | float | bool | list[str] | None]
 Source = Literal["personal", "session", "similar", "popular", "pinned"]
 ShortfallCode = Literal["catalogue", "seen", "filter", "include", "exclude", "hidden", "pages", "neighbours"]
-DegradationLevel = Literal["stale", "stale_model", "trained", "cluster", "popular", "static"]
+DegradationLevel = Literal["stale", "stale_model", "popular_candidates", "trained", "cluster", "popular", "static"]
 DEADLINE_LIMIT_MS: Final = 60_000
 Durability = Literal["disk"]
 
@@ -276,6 +276,10 @@ class ServedModel(TypedDict):
     n_users: Annotated[int, described("Number of users.")]
     n_items: Annotated[int, described("Number of items.")]
     n_factors: Annotated[int, described("Number of factors; 0 for a model without factors.")]
+    embedding_space: Annotated[
+        str | None,
+        described("The fingerprint of its embedding space, for candidates; null for a model without factors."),
+    ]
 
 
 class FieldError(TypedDict):

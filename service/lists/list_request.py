@@ -26,6 +26,18 @@ class Pin(NamedTuple):
     position: int
 
 
+class CandidateSource(NamedTuple):
+    """Where the candidates of a list come from that its own process has not found.
+
+    Attributes:
+        model: The version of the candidates service; None for popular items, because the service gave no answer.
+        watermark: The item changes that its answer reflects.
+    """
+
+    model: str | None = None
+    watermark: str = ""
+
+
 class ListRequest(NamedTuple):
     """A list as a caller asks for it; `scoring.TopNRequest` is its counterpart in rows of a model.
 
@@ -49,6 +61,7 @@ class ListRequest(NamedTuple):
         explain: How many items of the history to name for each item; the list does not depend on it.
         diversity: How much the list avoids similar items, 0 to 1.
         exploration: How the list samples its tail; None for the best items. The server decides, not the caller.
+        candidates: Where the candidates come from; None for the process itself. The server decides, not the caller.
         level: The level of `service.serving.list_level` that the deadline left; None for the full service.
     """
 
@@ -71,6 +84,7 @@ class ListRequest(NamedTuple):
     explain: int = 0
     diversity: float = 0.0
     exploration: Exploration | None = None
+    candidates: CandidateSource | None = None
     level: ListLevel | None = None
 
     @property
@@ -80,6 +94,13 @@ class ListRequest(NamedTuple):
         At a reduced level these are the scores of that level.
         """
         return self[_N_PLAIN:-1] == _DEFAULTS
+
+    @property
+    def degraded(self) -> Literal[ListLevel, "popular_candidates"] | None:
+        """The degradation level of the list by itself; None in full service."""
+        if self.candidates is not None and self.candidates.model is None:
+            return "popular_candidates"
+        return self.level
 
     @property
     def kind(self) -> str:
@@ -125,6 +146,8 @@ class ListRequest(NamedTuple):
         known["pins"] = tuple(Pin(**pin) for pin in known.get("pins", ()))
         if known.get("exploration") is not None:
             known["exploration"] = Exploration(**known["exploration"])
+        if known.get("candidates") is not None:
+            known["candidates"] = CandidateSource(**known["candidates"])
         known["session"] = tuple(SessionItem(**item) for item in known.get("session", ()))
         return cls(user_id=user_id, **known)
 
@@ -140,7 +163,7 @@ _USUAL: Final = ListRequest(1)[_N_USUAL:]
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Boost | Pin | SessionItem):
+    if isinstance(value, Boost | Pin | SessionItem | CandidateSource):
         return value._asdict()
     if isinstance(value, Exploration):
         return asdict(value)

@@ -109,18 +109,16 @@ def make_list(
         Invalid: A filter or the page token is wrong.
     """
     snapshot = model.snapshot
-    page = Page(request.offset)
-    if request.page_token is not None:
-        page = pages.read(request.page_token, request.kind, request.offset)
+    page = page_of(request)
     if request.session:
         user = with_session(snapshot, user, request.session, now_s, folds=request.level is None)
     seeds = rows_of(snapshot, _seed_ids(request))
     scores, source = _scores(model, request, seeds, user)
-    pinned = _pinned(model, request, page, now_s)
+    pinned = pinned_rows(model, request, page, now_s)
     candidates = Candidates(
         len(snapshot.items),
         include=None if request.include is None else np.unique(rows_of(snapshot, request.include)),
-        filter=None if request.filter is None else _mask(model, request.filter, "filter"),
+        filter=None if request.filter is None else mask_of(model, request.filter, "filter"),
         exclude=rows_of(snapshot, request.exclude),
         hidden=model.catalogue.unavailable_rows(now_s),
         seen=NO_ROWS if user is None else user.seen_rows(snapshot),
@@ -128,10 +126,10 @@ def make_list(
         retrieved=None if model.retrieved is None or source in _FOR_ALL else np.unique(model.retrieved),
     )
     boosts = [
-        (_mask(model, boost.filter, f"boosts[{index}].filter"), boost.factor)
+        (mask_of(model, boost.filter, f"boosts[{index}].filter"), boost.factor)
         for index, boost in enumerate(request.boosts)
     ]
-    of_rows = _shown_factors(request, user)
+    of_rows = shown_factors(request, user)
     # The places that the first page skipped are skipped again, after the items of the pages before are left out.
     end = page.offset + request.n + 1
     ranking = retrieval.best(
@@ -213,11 +211,20 @@ def n_retrieved(snapshot: ModelSnapshot, request: ListRequest) -> int:
     Raises:
         Invalid: The page token is wrong.
     """
-    page = Page(request.offset)
-    if request.page_token is not None:
-        page = pages.read(request.page_token, request.kind, request.offset)
+    page = page_of(request)
     n = _pool_size(request, page, page.offset + request.n + 1) + page.n_shown
     return n if snapshot.ranker is None else whole_blocks(n, snapshot.ranker.n_candidates)
+
+
+def page_of(request: ListRequest) -> Page:
+    """Return where the page of a request begins.
+
+    Raises:
+        Invalid: The page token is wrong.
+    """
+    if request.page_token is None:
+        return Page(request.offset)
+    return pages.read(request.page_token, request.kind, request.offset)
 
 
 def rows_of(snapshot: ModelSnapshot, item_ids: Sequence[str]) -> Rows:
@@ -247,7 +254,7 @@ def _scores(
     return item_scores.of_user(snapshot, user), user.source
 
 
-def _shown_factors(request: ListRequest, user: ListUser | None) -> dict[int, float]:
+def shown_factors(request: ListRequest, user: ListUser | None) -> dict[int, float]:
     """Return the factor of each row that was shown to the user in vain."""
     factor = request.impression_factor
     if user is None or factor is None or factor >= 1:
@@ -279,7 +286,7 @@ def _explained(
     return explain(shares, listed, boosts, request.explain)
 
 
-def _pinned(model: ListModel, request: ListRequest, page: Page, now_s: float) -> list[PinnedRow]:
+def pinned_rows(model: ListModel, request: ListRequest, page: Page, now_s: float) -> list[PinnedRow]:
     """Return the pins that can be shown: of known and available items that are not excluded nor on a page before."""
     if not request.pins:
         return []
@@ -295,7 +302,12 @@ def _pinned(model: ListModel, request: ListRequest, page: Page, now_s: float) ->
     ]
 
 
-def _mask(model: ListModel, text: str, field: str) -> FilterMask:
+def mask_of(model: ListModel, text: str, field: str) -> FilterMask:
+    """Return the items that a filter in a field of a request matches.
+
+    Raises:
+        Invalid: The filter is wrong.
+    """
     try:
         return model.masks.of(text, model.catalogue)
     except FilterRefused as refused:

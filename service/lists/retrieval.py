@@ -33,13 +33,13 @@ def best(scores: ItemScores, candidates: Candidates, boosts: BoostFactors | None
         count: The length of the list.
     """
     if scores.reranked is None:
-        return _by_exact_score(scores, candidates, boosts, ranks, count)
+        return by_exact_score(scores, candidates, boosts, ranks, count)
     new_scores = scores.reranked
 
     def boosted(rows: Rows) -> Scores:
         return new_scores(rows) if boosts is None else boosts.boosted(rows, new_scores(rows))
 
-    retrieved = _by_exact_score(scores, candidates, boosts, ranks, whole_blocks(count, scores.n_candidates))
+    retrieved = by_exact_score(scores, candidates, boosts, ranks, whole_blocks(count, scores.n_candidates))
     rows, found = rerank(retrieved.rows, boosted, ranks, scores.n_candidates)
     return Ranking(rows[:count], found[:count])
 
@@ -53,12 +53,12 @@ def retrieved_rows(snapshot: ModelSnapshot, user: UserRepresentation, candidates
         candidates: The items that may be chosen.
         n: How many are wanted; fewer if there are no more.
     """
-    return _by_exact_score(
+    return by_exact_score(
         of_user(snapshot, ListUser(representation=user)), candidates, None, snapshot.popular_ranks, n
     ).rows
 
 
-def _by_exact_score(
+def by_exact_score(
     scores: ItemScores, candidates: Candidates, boosts: BoostFactors | None, ranks: Rows, count: int
 ) -> Ranking:
     """Return the best candidates by boosted exact score."""

@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from service.candidates.query import find, popular_rows, query_of
 from service.catalogue.catalogue import Catalogue
 from service.catalogue.live_items import LiveItems
 from service.catalogue.raters import RaterIndex, RaterState, action_of, key_of, parse_raters
@@ -17,8 +18,9 @@ from service.errors import Invalid, ModelError
 from service.lists.filters.masks import FilterMasks
 from service.lists.item_scores import ListUser
 from service.lists.list_request import ListRequest
-from service.lists.pipeline import ListModel, MadeList, make_list
+from service.lists.pipeline import ListModel, MadeList, make_list, rows_of
 from service.live.merged_history import MergedHistory, merged_history
+from service.models.scoring import Rows
 from service.models.snapshot import ModelSnapshot
 from service.replay.evidence import Evidence
 from telemetry.batch import Position
@@ -137,11 +139,40 @@ class Rebuilder:
         user = _list_user(snapshot, request, row, merged)
         now_s = datetime.fromisoformat(event.received_at).timestamp()
         model = ListModel(snapshot, served.catalogue, FilterMasks())
+        if n_live is None:
+            # Another model finds its candidates by itself.
+            request = request._replace(candidates=None)
         try:
-            made = make_list(model, request, user, now_s, event.recommendation_id)
+            retrieved = self._retrieved(model, request, user, now_s)
+            if isinstance(retrieved, str):
+                return Rebuilt([], retrieved)
+            made = make_list(model._replace(retrieved=retrieved), request, user, now_s, event.recommendation_id)
         except Invalid as error:
             return Rebuilt([], f"The request cannot be repeated: {error.detail}")
         return Rebuilt(_listed(snapshot, made))
+
+    def _retrieved(
+        self, model: ListModel, request: ListRequest, user: ListUser | None, now_s: float
+    ) -> Rows | str | None:
+        """Return the candidates that another service found for a list, found again; None for a list without.
+
+        If they cannot be found, the reason as a sentence is returned.
+        """
+        source = request.candidates
+        query = None if source is None else query_of(model, request, user, now_s)
+        if source is None or query is None:
+            return None
+        if source.model is None:
+            return popular_rows(model, query)
+        try:
+            served = self._served(source.model, source.watermark)
+        except ModelError as error:
+            return f"Its candidates cannot be found again: {error}"
+        if served.problem:
+            return served.problem
+        ranking = find(ListModel(served.snapshot, served.catalogue, FilterMasks()), query)
+        id_of = served.snapshot.items.id_of
+        return rows_of(model.snapshot, [id_of[row] for row in ranking.rows.tolist()])
 
     def _served_model(self, version: str, items_watermark: str) -> _ServedState:
         """Return a model with its catalogue at the watermarks of a served event."""

@@ -6,6 +6,7 @@ from functools import cached_property
 from aiohttp import web
 
 from service.api import wire
+from service.candidates.candidate_client import CandidateClient
 from service.config import Config
 from service.lists.filters.masks import FilterMasks
 from service.live.live_state import LiveState
@@ -55,6 +56,8 @@ class ReplicaContext:
     gate: Gate = field(default_factory=Gate)
     filter_masks: FilterMasks = field(default_factory=FilterMasks)
     level_costs: LevelCosts = field(default_factory=LevelCosts)
+    candidates: CandidateClient | None = None
+    """The candidates service that the role `ranking` asks; None where a process finds candidates by itself."""
 
     @cached_property
     def items(self) -> CatalogueKeeper:

@@ -12,6 +12,7 @@ from service.api.docs_page import PAGE_HEADERS, page
 from service.api.list_bodies import ManyRecommendationsRequest, RecommendationsRequest
 from service.api.openapi import document
 from service.api.reply import Reply
+from service.candidates.candidate_client import SPACE_HEADER
 from service.errors import Unavailable
 from service.lists.list_request import ListRequest
 from service.security import security_log
@@ -151,8 +152,9 @@ async def _log_erase(request: web.Request, erase: System) -> None:
 async def model(request: web.Request) -> web.Response:
     """GET /v1/model: the served model."""
     request_inputs.require_query_fields(request, ())
-    manifest = request.app[CONTEXT].store.current().manifest
-    return Reply(wire.encode({name: manifest.get(name) for name in wire.ServedModel.__annotations__}))
+    snapshot = request.app[CONTEXT].store.current()
+    published = {name: snapshot.manifest.get(name) for name in wire.ServedModel.__annotations__}
+    return Reply(wire.encode({**published, "embedding_space": snapshot.embedding_space}))
 
 
 async def healthz(_request: web.Request) -> web.Response:
@@ -162,10 +164,12 @@ async def healthz(_request: web.Request) -> web.Response:
 
 async def readyz(request: web.Request) -> web.Response:
     """GET /readyz: a model is loaded and warm, every background task runs, and the replica is not draining."""
-    reason = not_ready_reason(request.app[CONTEXT])
+    context = request.app[CONTEXT]
+    reason = not_ready_reason(context)
     if reason is not None:
         raise Unavailable(reason, retry_after_s=1)
-    return web.Response(text="ready\n")
+    space = context.store.current().embedding_space
+    return web.Response(text="ready\n", headers=None if space is None else {SPACE_HEADER: space})
 
 
 async def openapi(request: web.Request) -> web.Response:

@@ -24,7 +24,7 @@ from service.live.live_users import list_user
 from service.models import scoring
 from service.models.scoring import Ranking, TopNRequest
 from service.models.snapshot import ModelSnapshot
-from service.serving import request_inputs
+from service.serving import remote_candidates, request_inputs
 from service.serving.context import CONTEXT, ReplicaContext
 from service.serving.known_users import user_row_of
 from service.serving.ranked_list import RankedList
@@ -98,6 +98,12 @@ async def _prepare(request: web.Request, list_request: ListRequest) -> PreparedL
     user = list_user(user_row, live)
     # In milliseconds, as the served event has it.
     now_s = int(time.time() * 1000) / 1000
+    retrieved = None
+    if context.candidates is not None:
+        list_model = ListModel(snapshot, catalogue, context.filter_masks)
+        list_request, retrieved = await remote_candidates.retrieved(
+            request, context, list_model, list_request, user, now_s
+        )
     if list_request.is_plain:
         hidden = catalogue.unavailable_rows(now_s)
         ranking = _ranking_or_request(snapshot, list_request, user, hidden)
@@ -109,7 +115,7 @@ async def _prepare(request: web.Request, list_request: ListRequest) -> PreparedL
         _require_item(context, snapshot, list_request.similar_to)
         seconds = None if list_request.window is None else window_s(list_request.window)
         counts = None if seconds is None else await context.window_counts.counts(snapshot, seconds)
-        list_model = ListModel(snapshot, catalogue, context.filter_masks, counts)
+        list_model = ListModel(snapshot, catalogue, context.filter_masks, counts, retrieved)
         made = pipeline.make_list(list_model, list_request, user, now_s, recommendation_id)
     if list_request.deadline_ms is not None:
         context.level_costs.observe(list_request.level, time.perf_counter() - started_s)
@@ -164,7 +170,7 @@ def _record(request: web.Request, prepared: PreparedList) -> wire.Recommendation
     """Return the answer of a list and offer its event to telemetry; every list passes here."""
     ranked, started_s, recommendation_id, now_s = prepared
     context = request.app[CONTEXT]
-    degraded = ranked.list_request.level or context.state.degraded
+    degraded = ranked.list_request.degraded or context.state.degraded
     answer = ranked.answer(recommendation_id, degraded)
     if request.method == "HEAD":
         # HEAD has no body, so no item was served.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from loadbalancer.roster import Row
+from loadbalancer.roster import Row, is_replica
 from ops.drill.system.drilled_system import DrilledSystem, KilledPart
 
 _ROWS_EVERY_S = 0.05
@@ -85,7 +85,7 @@ class SystemWatch:
     async def _sample_backlog(self) -> None:
         while True:
             began_s = self.now_s()
-            rows = [row for row in self._system.rows() if row.name.startswith("replica-")]
+            rows = [row for row in self._system.rows() if is_replica(row)]
             counts = await asyncio.gather(*(_unarchived_events(row.admin_port) for row in rows))
             known = [count for count in counts if count is not None]
             waiting = sum(known) if rows and len(known) == len(rows) else None

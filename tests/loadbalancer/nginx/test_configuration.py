@@ -40,15 +40,18 @@ def free_directory() -> Iterator[Path]:
         yield Path(folder)
 
 
-def topology(host: str, port: int, *, replicas: int = 3, balancers: int = 1) -> Topology:
+def topology(host: str, port: int, *, replicas: int = 3, balancers: int = 1, candidates: int = 0) -> Topology:
+    slots = range(replicas, replicas + candidates)
     return Topology(
         tuple(Replica(f"replica-{slot}", "127.0.0.1", 20001 + slot, 21001 + slot) for slot in range(replicas)),
         tuple(Balancer(f"nginx-{number}", host, port, 22001 + number) for number in range(balancers)),
+        tuple(Replica(f"candidates-{slot}", "127.0.0.1", 20001 + slot, 21001 + slot) for slot in slots),
     )
 
 
 def rendered(settings: BalancerSettings, machine: NginxHost = HOST, *, replicas: int = 3, balancers: int = 1) -> str:
-    fleet = topology(settings.host, settings.port, replicas=replicas, balancers=balancers)
+    candidates = settings.candidates
+    fleet = topology(settings.host, settings.port, replicas=replicas, balancers=balancers, candidates=candidates)
     return configuration.render(fleet, fleet.balancers[0], settings, machine)
 
 
@@ -66,6 +69,7 @@ CASES = {
         ),
         HOST,
     ),
+    "nginx-candidates.conf": (BalancerSettings(candidates=2), HOST),
     "nginx-public.conf": (
         BalancerSettings(host="::", port=80, balancers=1, workers=2),
         dataclasses.replace(HOST, features=frozenset(), user=None, open_files=1024),

@@ -89,7 +89,7 @@ def test_every_field_is_typed_and_described() -> None:
     for name, field, most in (("EventIn", "position", 15_500), ("RecommendationsRequest", "n", 500)):
         assert fields[name][field]["maximum"] == most
     assert fields["Item"]["source"]["enum"] == ["personal", "session", "similar", "popular", "pinned"]
-    levels = ["stale", "stale_model", "trained", "cluster", "popular", "static", None]
+    levels = ["stale", "stale_model", "popular_candidates", "trained", "cluster", "popular", "static", None]
     assert fields["Recommendations"]["degraded"]["enum"] == levels
     assert fields["Accepted"]["durability"]["enum"] == ["disk"]
     assert fields["Model"]["n_users"]["type"] == "integer"
@@ -125,7 +125,7 @@ def test_the_effect_of_a_call_is_described() -> None:
     assert writing == {(route.method, route.path) for route in ROUTES if route.scope in {"events", "erase", "items"}}
     assert ("DELETE", "/v1/users") in writing
     listing = {where for where, one in found.items() if "x-effect" in one} - writing
-    shown = {("GET", "/v1/model"), ("GET", "/v1/items"), ("GET", "/v1/items/{item_id}")}
+    shown = {("GET", "/v1/model"), ("GET", "/v1/items"), ("GET", "/v1/items/{item_id}"), ("POST", "/v1/candidates")}
     assert listing == {(route.method, route.path) for route in ROUTES if route.scope == "recommend"} - shown
 
 
