@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.api import wire
+from service.lists.candidates import AnyRows
 from service.models import scoring, similarity
+from service.models.index.indexed_best import indexed_best
 from service.models.neighbourhood import Scores
 from service.models.personal_lists import ranker_scores
 from service.models.representation import UserRepresentation
@@ -97,6 +99,8 @@ class ItemScores(NamedTuple):
         reranked: Returns the scores by the ranker of the model, float64 (m,), in whose order the best items by exact
             score are listed; None if exact scores order the list.
         n_candidates: How many items the ranker orders together; counts only with `reranked`.
+        indexed: Returns the best rows by exact score, and those scores, from the barred rows, a count and the mask of a
+            filter, without scoring all items; or None if all have to be scored. None of a model without an item index.
     """
 
     approximate: Callable[[Rows | None], Float32 | Scores]
@@ -105,6 +109,7 @@ class ItemScores(NamedTuple):
     is_personal: Callable[[Rows], NDArray[np.bool_] | None] = lambda _rows: None
     reranked: Callable[[Rows], Scores] | None = None
     n_candidates: int = 0
+    indexed: Callable[[AnyRows, int, NDArray[np.bool_] | None], tuple[Rows, Scores] | None] | None = None
 
     def listed(self, rows: Rows) -> Scores:
         """Return the scores of some rows as a list shows them without boosts, float64 (m,)."""
@@ -131,13 +136,24 @@ def of_user(snapshot: ModelSnapshot, user: ListUser) -> ItemScores:
         scores += bias
         return scores
 
+    def exact(rows: Rows) -> Scores:
+        return scoring.exact_scores(snapshot, row, rows, representation)
+
+    bound, index = snapshot.max_exact_over_approx_of(representation), snapshot.item_index
+
+    def indexed(barred: AnyRows, count: int, mask: NDArray[np.bool_] | None) -> tuple[Rows, Scores] | None:
+        if index is None:
+            return None
+        return indexed_best(snapshot, index, representation.factors, bound, exact, barred, count, mask)
+
     return ItemScores(
         approximate,
-        snapshot.max_exact_over_approx_of(representation),
-        lambda rows: scoring.exact_scores(snapshot, row, rows, representation),
+        bound,
+        exact,
         lambda rows: None if representation.factors.any() else np.zeros(rows.size, dtype=bool),
         None if ranker is None else lambda rows: ranker_scores(snapshot, ranker, representation, rows),
         0 if ranker is None else ranker.n_candidates,
+        None if index is None else indexed,
     )
 
 

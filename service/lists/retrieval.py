@@ -66,6 +66,11 @@ def by_exact_score(
     def exact(rows: Rows) -> Scores:
         return scores.exact(rows) if boosts is None else boosts.boosted(rows, scores.exact(rows))
 
+    if scores.indexed is not None and boosts is None and candidates.include is None and candidates.retrieved is None:
+        mask = None if candidates.filter is None else candidates.filter.mask
+        found_best = scores.indexed(candidates.barred(), count, mask)
+        if found_best is not None:
+            return Ranking(*found_best)
     rows, barred = candidates.rows(), candidates.barred()
     if rows is not None and rows.size <= _EXACT_LIMIT:
         rows = rows[~np.isin(rows, barred)]

@@ -61,7 +61,7 @@ def world(n_items: int, kind: str, hides: bool) -> World:
         neighbourhood = Neighbourhood("items", "sum", "seen", weights)
     snapshot = ModelSnapshot(
         algorithm="made_up",
-        networks=_networks(k) if kind == "ranked" else None,
+        networks=networks(k) if kind == "ranked" else None,
         settings={},
         users=Vocabulary(f"u{row}" for row in range(N_USERS)),
         items=Vocabulary(f"i{row}" for row in rng.permutation(n_items)),
@@ -93,7 +93,7 @@ def world(n_items: int, kind: str, hides: bool) -> World:
     return World(ListModel(snapshot, catalogue, FilterMasks()), catalogue)
 
 
-def _networks(k: int) -> Networks:
+def networks(k: int) -> Networks:
     """Return a ranker for k factors, of which the first one does not count; users are folded in without the tower."""
     tower = MeanTower(np.eye(k, dtype=np.float32), np.zeros((1, k), np.float32))
     return Networks(tower, ranker=DistanceRanker(np.arange(k, dtype=np.float32)))
