@@ -17,6 +17,7 @@ from service.client import Client, ClientError, Event
 from tests.integration.installation import DATA, Up
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "client.md"
+JAVA = PAGE.parent / "examples" / "Client.java"
 
 
 def blocks(language: str) -> list[str]:
@@ -71,6 +72,22 @@ def test_the_javascript_example(up: Up, tmp_path: Path) -> None:
 def _arrays(printed: str) -> list[str]:
     """Return the arrays that console.log printed, each on a line."""
     return [re.sub(r"\s+", " ", array) for array in re.findall(r"\[.*?\]", printed, re.DOTALL)]
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="Java is not on PATH")
+def test_the_java_example(up: Up, wait_until: Callable[..., None]) -> None:
+    """Two lists of five items with titles; the item that was bought, first in the first list, is not in the second."""
+    argv = [str(shutil.which("java")), str(JAVA), f"http://127.0.0.1:{up.port}", "23 ü"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    listed, after = ([line.split("\t") for line in part.splitlines()] for part in done.stdout.split("\n\n")[:2])
+    assert len(listed) == len(after) == 5
+    assert all(re.fullmatch(r"-?\d+\.\d{3}", score) and title for _, score, title in listed)
+    assert listed[0][0] not in [item_id for item_id, _, _ in after]
+    with Client(f"http://127.0.0.1:{up.port}") as client:
+        # Another replica knows it a moment later.
+        wait_until(lambda: client.known_user("23 ü").events, what="the purchase")
+        assert [event.item_id for event in client.known_user("23 ü").events] == [listed[0][0]]
 
 
 def test_the_command_prints_the_list_of_the_service(up: Up, wait_until: Callable[..., None]) -> None:
