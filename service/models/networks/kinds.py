@@ -8,7 +8,10 @@ from service.errors import ModelRefused
 from service.models.networks.network import Network, Tensors
 
 # By kind: module and class.
-_KINDS: Final[dict[str, tuple[str, str]]] = {}
+_KINDS: Final[dict[str, tuple[str, str]]] = {
+    "history_tower": ("service.models.networks.history_tower", "HistoryTower"),
+    "category_tower": ("service.models.networks.category_tower", "CategoryTower"),
+}
 
 
 def network(kind: str, tensors: Tensors, settings: Mapping[str, Any]) -> Any:
