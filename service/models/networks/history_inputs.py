@@ -40,15 +40,13 @@ class HistoryInputs:
 
     Attributes:
         width: The numbers d of an embedding.
-        window: The most interactions of a history.
         half_lives: In interactions; 0 for no decay.
         exponent: Of the sum of the weights that a sum is divided by: 0 for sums, 1 for means.
         unit: The unit of the ratings; None of a network that does not read them.
-        weights: What an interaction weighs by its type and rating, without recency.
+        weights: What an interaction weighs by its type and rating, without recency; with a window.
     """
 
     width: int
-    window: int
     half_lives: tuple[float, ...]
     exponent: float
     unit: RatingUnit | None
@@ -61,10 +59,16 @@ class HistoryInputs:
             ModelRefused: One is out of its range.
         """
         numbers = (*self.half_lives, self.exponent)
-        if not (self.width > 0 and 0 < self.window <= _LONGEST and self.half_lives):
+        window = self.weights.window
+        if self.width < 1 or window is None or not 1 <= window <= _LONGEST or not self.half_lives:
             raise ModelRefused("The history of a user tower has no width, no window or no half-life.")
         if not np.isfinite(numbers).all() or min(numbers) < 0:
             raise ModelRefused("A half-life or the exponent of a user tower is negative or not finite.")
+
+    @cached_property
+    def window(self) -> int:
+        """The most interactions of a history."""
+        return self.weights.window or _LONGEST
 
     @property
     def n_numbers(self) -> int:
@@ -122,7 +126,6 @@ class HistoryInputs:
         """Return plain JSON values."""
         return {
             "width": self.width,
-            "window": self.window,
             "half_lives": list(self.half_lives),
             "exponent": self.exponent,
             "unit": None if self.unit is None else list(self.unit),
@@ -139,7 +142,6 @@ class HistoryInputs:
         try:
             return cls(
                 int(value["width"]),
-                int(value["window"]),
                 tuple(map(float, value["half_lives"])),
                 float(value["exponent"]),
                 None if value["unit"] is None else RatingUnit.from_json(value["unit"]),
