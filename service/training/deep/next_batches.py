@@ -44,8 +44,8 @@ class NextBatches:
     An item is in a batch of b interactions with the probability 1 - (1 - p)^b, where p is its share of interactions.
     The softmax over the items of the batch is corrected by its logarithm, as Yi et al. (RecSys 2019) correct that over
     interactions by log p; each item competes once, however often it is in the batch. Items drawn evenly from all
-    besides let those compete, too, that hardly any batch has (Yang et al., "Mixed negative sampling for learning two-tower
-    neural networks in recommendations", WWW 2020).
+    besides let those compete, too, that are hardly in any batch (Yang et al., "Mixed negative sampling for learning
+    two-tower neural networks in recommendations", WWW 2020).
 
     Args:
         data: The interactions in order of time.

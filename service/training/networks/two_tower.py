@@ -30,7 +30,7 @@ from service.training.deep.torch_run import torch_run
 from service.training.deep.tower_nets import HistoryNet, ItemNet
 from service.training.deep.trained_towers import TowerScales, TwoTowerNet, as_model
 from service.training.deep.training_loop import Validation, moved
-from service.training.interactions import Float32, Int64, Interactions, Progress
+from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
 
 NAME: Final = "two_tower"
 # An item's mean rating is computed as if it had so many ratings of the mean of all besides.
@@ -118,7 +118,7 @@ def fit(data: Interactions, config: TwoTowerConfig, rng: np.random.Generator, pr
     weights = HistoryWeights(dislike_weight=1.0, window=config.window)
     inputs = HistoryInputs(config.width, (0.0,), 0.5, unit, weights)
     batches = RatingBatches(data.take(learnt), features, inputs, ratings[learnt], item_means)
-    batch_size = max(_LEAST_BATCH, min(config.batch_size, learnt.size // _LEAST_STEPS))
+    batch_size = rows_of_step(config.batch_size, learnt.size)
     n_steps = config.n_epochs * batches.n_batches(batch_size)
     with torch_run(NAME, data, config, rng, progress) as run:
         network = TwoTowerNet(
@@ -141,7 +141,7 @@ def fit(data: Interactions, config: TwoTowerConfig, rng: np.random.Generator, pr
             return torch.nn.functional.mse_loss(predicted, batch.targets)
 
         def error() -> float:
-            pairs = data.user_rows[judged], data.item_rows[judged].astype(np.int64)
+            pairs = data.user_rows[judged], data.item_rows[judged]
             return unit.deviation * _error(network, batches, features, pairs, ratings[judged], run.device)
 
         run.train(
@@ -161,6 +161,11 @@ def fit(data: Interactions, config: TwoTowerConfig, rng: np.random.Generator, pr
 ALGORITHMS: Final = {NAME: Algorithm(TwoTowerConfig, fit)}
 
 
+def rows_of_step(most: int, n: int) -> int:
+    """Return how many of n rows are a step: at most so many, and few enough for some steps an epoch."""
+    return min(most, max(_LEAST_BATCH, n // _LEAST_STEPS))
+
+
 def product(users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
     """Return the scores of pairs, float32 (t,), of outputs (t, k + 1) of which the last is a bias."""
     scores: torch.Tensor = (users[:, :-1] * items[:, :-1]).sum(dim=1) + users[:, -1] + items[:, -1]
@@ -174,7 +179,7 @@ def _validation_split(n: int, rng: np.random.Generator) -> tuple[Int64, Int64]:
     return np.sort(order[n_judged:]), np.sort(order[:n_judged])
 
 
-def _item_means(item_rows: Int64, ratings: Float32, n_items: int) -> Float32:
+def _item_means(item_rows: Int32, ratings: Float32, n_items: int) -> Float32:
     """Return the mean rating of each item above that of all, float32 (n_items,), drawn to 0 where ratings are few."""
     counts = np.bincount(item_rows, minlength=n_items)
     means: Float32 = (np.bincount(item_rows, ratings, n_items) / (counts + _ITEM_PRIOR)).astype(np.float32)
@@ -185,7 +190,7 @@ def _error(
     network: TwoTowerNet,
     batches: RatingBatches,
     features: DataFeatures,
-    pairs: tuple[Int64, Int64],
+    pairs: tuple[Int32, Int32],
     ratings: Float32,
     device: torch.device,
 ) -> float:
@@ -193,6 +198,6 @@ def _error(
     users, user_places = np.unique(pairs[0], return_inverse=True)
     items, item_places = np.unique(pairs[1], return_inverse=True)
     of_users = torch.cat([network.users(moved(batch, device)) for batch in batches.histories(users.astype(np.int64))])
-    of_items = network.items(moved(item_batch(features.items, items), device))
+    of_items = network.items(moved(item_batch(features.items, items.astype(np.int64)), device))
     predicted = product(of_users[torch.from_numpy(user_places)], of_items[torch.from_numpy(item_places)])
     return float((predicted.cpu() - torch.from_numpy(ratings)).square().mean().sqrt())
