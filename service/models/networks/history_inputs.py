@@ -89,7 +89,7 @@ class HistoryInputs:
         return np.array(rows, dtype=np.float32)
 
     def of(self, history: UserHistory, tables: InputTables) -> Float32:
-        """Return the input of a user: float32 (n_numbers,).
+        """Return the input of a user: float32 (n_numbers,); zeros if no interaction has a weight.
 
         Args:
             history: Within the window.
@@ -97,11 +97,11 @@ class HistoryInputs:
         """
         n, width, n_sums = history.rows.size, self.width, len(self.half_lives)
         numbers = np.zeros(self.n_numbers, dtype=np.float32)
-        if not n:
+        weights = self.weights.of(history).astype(np.float32)
+        if not weights.any():
             return numbers
         embeddings = tables.input_factors.take(history.rows, axis=0)
         signals = np.empty((n_sums + (self.unit is not None), n), dtype=np.float32)
-        weights = self.weights.of(history).astype(np.float32)
         np.multiply(self.decays[:, -n:], weights, out=signals[:n_sums])
         signals[:n_sums] *= self.scales(np.abs(signals[:n_sums]).sum(axis=1))[:, np.newaxis]
         if self.unit is not None:

@@ -59,20 +59,24 @@ class HistoryTower:
             )
 
     def user(self, given: UserInput, tables: InputTables) -> TowerOutput:
-        """Compute a user; a column of attributes that is missing, and a category out of range, is unknown."""
-        numbers = np.concatenate([self.inputs.of(given.history, tables), self.of_attributes(given.attributes)])
-        factors, biases = self.outputs.split(self._perceptron(numbers)[np.newaxis])
+        """Compute a user; one of whom nothing is known has no factors, and so gets the popular list.
+
+        A column of attributes that is missing, and a category out of range, is unknown.
+        """
+        numbers, categories = self.inputs.of(given.history, tables), self._known(given.attributes)
+        # The count of interactions is above 0 unless none has a weight.
+        if not numbers[-1] and not categories.any():
+            return TowerOutput(np.zeros(self.outputs.n_factors, dtype=np.float32))
+        of_attributes = np.add.reduce(self._attributes.take(self._starts + categories, axis=0), axis=0)
+        factors, biases = self.outputs.split(self._perceptron(np.concatenate([numbers, of_attributes]))[np.newaxis])
         return TowerOutput(factors[0], float(biases[0]))
 
-    def of_attributes(self, categories: NDArray[np.int32]) -> Float32:
-        """Return the sum of the vectors of the categories of a user, int32 (c,): float32 (a,)."""
-        if not self.sizes:
-            return np.zeros(self._attributes.shape[1], dtype=np.float32)
+    def _known(self, categories: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Return a category for each column, int64 (c,)."""
         known = np.zeros(len(self.sizes), dtype=np.int64)
         known[: categories.size] = categories[: known.size]
         known[(known < 0) | (known >= self._limits)] = 0
-        vectors: Float32 = np.add.reduce(self._attributes.take(self._starts + known, axis=0), axis=0)
-        return vectors
+        return known
 
     @cached_property
     def _limits(self) -> NDArray[np.int64]:

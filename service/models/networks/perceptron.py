@@ -80,6 +80,8 @@ class Perceptron:
             if bias is None or weight.dtype != np.float32 or bias.dtype != np.float32:
                 raise ModelRefused(f"Layer {len(layers)} of a perceptron has no biases, or numbers of another type.")
             layers.append((weight, bias))
+        if sum(name.startswith((_WEIGHT, _BIAS)) for name in tensors) != 2 * len(layers):
+            raise ModelRefused(f"A perceptron has other weights than those of its {len(layers)} layers.")
         return cls(layers)
 
 

@@ -70,8 +70,6 @@ _MODULES: Final = {
     "pure_svd": ("train", "pure_svd"),
     "next_item": ("train", "next_item"),
     "popularity": ("train", "popularity"),
-    "two_tower": ("deep", "two_tower"),
-    "two_tower_softmax": ("deep", "two_tower_softmax"),
 }
 
 # Named settings; docs/benchmarks.md explains the choice.
