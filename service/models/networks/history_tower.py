@@ -34,6 +34,7 @@ class HistoryTower:
     """
 
     kind: ClassVar[str] = "history_tower"
+    is_slow: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -124,9 +124,9 @@ def test_a_category_out_of_range_is_unknown() -> None:
     for attributes in ([-1, 9], [], [3]):
         found = tower.user(UserInput(own, np.array(attributes, np.int32)), tables())
         assert found.factors.tobytes() == known.factors.tobytes()
-    found, _ = item_tower().items(ItemFeatures(np.array([0, 2]), np.array([-3, 99], np.int32)))
+    strange, _ = item_tower().items(ItemFeatures(np.array([0, 2]), np.array([-3, 99], np.int32)))
     plain, _ = item_tower().items(ItemFeatures(np.array([0, 1]), np.array([0], np.int32)))
-    np.testing.assert_allclose(found, plain, rtol=1e-6)
+    np.testing.assert_allclose(strange, plain, rtol=1e-6)
 
 
 def test_ratings_of_any_scale_are_learnt_alike() -> None:
