@@ -20,13 +20,23 @@ NUMBER_LIMIT: Final = 10**15
 RESERVED_NAMES: Final = frozenset({TITLE, "schema"})
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """Return the name of an attribute.
+
+    Raises:
+        ValueError: It is not one.
+    """
     if name in RESERVED_NAMES or not wire.valid_name(name):
         raise ValueError(f"{wire.NAME_RULE}, and not {' or '.join(sorted(RESERVED_NAMES))}")
     return name
 
 
-def _checked_value(value: Any) -> Any:
+def checked_value(value: Any) -> Any:
+    """Return the value of an attribute.
+
+    Raises:
+        ValueError: It is not one.
+    """
     if isinstance(value, bool) or (isinstance(value, int | float) and abs(value) <= NUMBER_LIMIT) or _is_text(value):
         return value
     if isinstance(value, list) and len(value) <= VALUES_LIMIT and all(map(_is_text, value)):
@@ -42,7 +52,7 @@ def _is_text(value: Any) -> bool:
 
 
 _TEXT_SCHEMA: Final = {"type": "string", "minLength": 1, "maxLength": TEXT_LIMIT}
-_VALUE_SCHEMA: Final = {
+VALUE_SCHEMA: Final = {
     "anyOf": [
         {"type": "boolean"},
         {"type": "number", "minimum": -NUMBER_LIMIT, "maximum": NUMBER_LIMIT},
@@ -50,15 +60,15 @@ _VALUE_SCHEMA: Final = {
         {"type": "array", "items": _TEXT_SCHEMA, "maxItems": VALUES_LIMIT},
     ]
 }
-_Value = Annotated[Any, AfterValidator(_checked_value), WithJsonSchema(_VALUE_SCHEMA)]
+_Value = Annotated[Any, AfterValidator(checked_value), WithJsonSchema(VALUE_SCHEMA)]
 _Attributes = Annotated[
-    dict[Annotated[str, AfterValidator(_checked_name)], _Value],
+    dict[Annotated[str, AfterValidator(checked_name)], _Value],
     Field(max_length=ATTRIBUTES_LIMIT),
     WithJsonSchema(
         {
             "type": "object",
             "propertyNames": {"type": "string", "pattern": wire.NAME_PATTERN},
-            "additionalProperties": _VALUE_SCHEMA,
+            "additionalProperties": VALUE_SCHEMA,
             "maxProperties": ATTRIBUTES_LIMIT,
         }
     ),

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from service.api import item_wire
 from service.api.wire import (
     DEADLINE_LIMIT_MS,
     EXPLAIN_LIMIT,
@@ -12,6 +13,7 @@ from service.api.wire import (
     IDS_LIMIT,
     N_DEFAULT,
     N_LIMIT,
+    NAME_PATTERN,
     OFFSET_LIMIT,
     Body,
     FieldName,
@@ -25,6 +27,7 @@ PINS_LIMIT: Final = 100
 SESSION_LIMIT: Final = 200
 SEEDS_LIMIT: Final = 20
 LISTS_LIMIT: Final = 256
+FEATURES_LIMIT: Final = 32
 PAGE_TOKEN_LIMIT: Final = 40_000
 FILTER_EXAMPLE: Final = 'for example `genre == "Comedy" and year >= 1990 and not (tag in ["gore"])`'
 
@@ -78,6 +81,26 @@ def _different_pins(pins: list[PinIn]) -> list[PinIn]:
     return pins
 
 
+def _value_or_null(value: Any) -> Any:
+    return None if value is None else item_wire.checked_value(value)
+
+
+_FEATURE_SCHEMA: Final = {"anyOf": [*item_wire.VALUE_SCHEMA["anyOf"], {"type": "null"}]}
+_Feature = Annotated[Any, AfterValidator(_value_or_null), WithJsonSchema(_FEATURE_SCHEMA)]
+_UserFeatures = Annotated[
+    dict[Annotated[str, AfterValidator(item_wire.checked_name)], _Feature],
+    Field(max_length=FEATURES_LIMIT),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"type": "string", "pattern": NAME_PATTERN},
+            "additionalProperties": _FEATURE_SCHEMA,
+            "maxProperties": FEATURES_LIMIT,
+        }
+    ),
+]
+
+
 class RecommendationsRequest(Body):
     """A list for one user, for a session, of items near others, or of the popular items."""
 
@@ -85,6 +108,8 @@ class RecommendationsRequest(Body):
     def _seeds_or_session(self) -> Self:
         if self.seeds and self.session:
             raise ValueError("seeds and session cannot be given together")
+        if self.seeds and self.user_features:
+            raise ValueError("seeds and user_features cannot be given together")
         return self
 
     user_id: Id | None = Field(default=None, description="The user; without it, the popular items.")
@@ -110,6 +135,13 @@ class RecommendationsRequest(Body):
         description="What the visitor has just done, the latest last: ids, or objects. The list answers to it, with or "
         "without a user, and leaves the items out.",
         json_schema_extra=_or_an_id,
+    )
+    user_features: _UserFeatures = Field(
+        default={},
+        description="Attributes of the user by name, such as an age or a town, at this moment: a category, several, a "
+        "number or a flag each. They replace those that the model knows; null takes one back. The answer says which "
+        "ones counted.",
+        examples=[{"age": 27, "town": "Rome"}],
     )
     explain: Integer = Field(
         default=0,

@@ -5,7 +5,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from service.api import candidate_wire, item_wire, list_bodies, search_wire, user_wire, wire
+from service.api import candidate_wire, item_wire, list_bodies, model_wire, search_wire, user_wire, wire
 
 _REF: Final = "#/components/schemas/{model}"
 _ANSWERS: Final = {
@@ -19,7 +19,7 @@ _ANSWERS: Final = {
     "ItemReceipt": item_wire.ItemReceipt,
     "ItemsAccepted": item_wire.ItemsAccepted,
     "Erasure": wire.Erasure,
-    "Model": wire.ServedModel,
+    "Model": model_wire.ServedModel,
     "Problem": wire.Problem,
 }
 

@@ -18,7 +18,7 @@ from service.lists.item_scores import ListUser, of_user
 from service.lists.list_request import Boost, ListRequest
 from service.lists.pipeline import ListModel, mask_of, n_retrieved, page_of, pinned_rows, rows_of, shown_factors
 from service.lists.reduced import REDUCED
-from service.lists.sessions import with_session
+from service.lists.request_user import request_user
 from service.models import scoring
 from service.models.representation import UserRepresentation
 from service.models.scoring import NO_ROWS, Ranking, Rows
@@ -61,7 +61,7 @@ def query_of(model: ListModel, request: ListRequest, user: ListUser | None, now_
     Args:
         model: The model that the list is made from.
         request: What is asked for.
-        user: The user, without the session of the request.
+        user: The user, without the session and the features of the request.
         now_s: The time of the request.
 
     Raises:
@@ -77,8 +77,8 @@ def query_of(model: ListModel, request: ListRequest, user: ListUser | None, now_
         or request.level in REDUCED
     ):
         return None
-    if request.session:
-        user = with_session(snapshot, user, request.session, now_s, folds=request.level is None)
+    if request.session or request.user_features:
+        user = request_user(snapshot, user, request, now_s)
     if user is None or not user.is_known:
         return None
     # Before another service is asked, so that a wrong filter is refused here.

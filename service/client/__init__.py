@@ -20,6 +20,7 @@ from service.client.answers import (
     Recommendations,
     ServedModel,
     Shortfall,
+    UsedFeatures,
 )
 from service.client.async_client import AsyncClient
 from service.client.client import Client
@@ -85,4 +86,5 @@ __all__ = [
     "TooManyRequests",
     "Unauthorized",
     "Unavailable",
+    "UsedFeatures",
 ]

@@ -91,6 +91,19 @@ class Shortfall:
 
 
 @dataclass(frozen=True, slots=True)
+class UsedFeatures:
+    """What became of the features of the user that a request gave, by name.
+
+    Attributes:
+        used: The list answers to them.
+        unknown: The served model does not know the feature, or not this value, which counts as unknown.
+    """
+
+    used: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Recommendations:
     """A list of items; iterating it yields the items.
 
@@ -103,6 +116,7 @@ class Recommendations:
         degraded: The degradation level; None in full service.
         shortfall: Why the list is shorter than requested; None if it is not.
         next_page_token: For the page after this one; None at the end.
+        user_features: What became of the requested features of the user; None if none were given.
     """
 
     recommendation_id: str | None
@@ -113,6 +127,7 @@ class Recommendations:
     degraded: str | None
     shortfall: Shortfall | None
     next_page_token: str | None = None
+    user_features: UsedFeatures | None = None
 
     def __iter__(self) -> Iterator[Item]:
         return iter(self.items)
@@ -179,6 +194,8 @@ class ServedModel:
         n_users: Number of users.
         n_items: Number of items.
         n_factors: Number of factors; 0 for a model without factors.
+        embedding_space: The fingerprint of its embedding space, for candidates; None without factors.
+        user_features: The features of users that lists answer to, by name.
     """
 
     version: str
@@ -192,6 +209,8 @@ class ServedModel:
     n_users: int
     n_items: int
     n_factors: int
+    embedding_space: str | None = None
+    user_features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,7 @@ def _body(user_id: str | None, n: int, options: ListOptions) -> dict[str, Any]:
         "include": None if options.get("include") is None else list(options["include"] or ()),
         "exclude": list(options.get("exclude", ())) or None,
         "session": [each if isinstance(each, str) else as_json(each) for each in options.get("session", ())] or None,
+        "user_features": dict(options.get("user_features", {})) or None,
         "seeds": list(options.get("seeds", ())) or None,
         "boosts": [as_json(boost) for boost in options.get("boosts", ())] or None,
         "pins": [as_json(pin) for pin in options.get("pins", ())] or None,

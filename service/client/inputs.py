@@ -121,6 +121,8 @@ class ListOptions(PageOptions, total=False):
         exclude: Items never to return.
         include: The only candidates; None for the whole catalogue.
         session: What the visitor has just done, the latest last: ids, or `SessionItem`s.
+        user_features: Attributes of the user at this moment by name, such as {"age": 27}; they replace those that the
+            model knows, and None takes one back.
         seeds: Items that the list is to be like.
         boosts: Factors for the scores of items; all that match apply.
         pins: Items with a fixed place.
@@ -131,6 +133,7 @@ class ListOptions(PageOptions, total=False):
     exclude: Iterable[str]
     include: Iterable[str] | None
     session: Sequence[str | SessionItem]
+    user_features: Mapping[str, str | int | float | bool | list[str] | None]
     seeds: Sequence[str]
     boosts: Sequence[Boost]
     pins: Sequence[Pin]

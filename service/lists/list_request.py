@@ -1,12 +1,13 @@
 """A list as a caller asks for it, in ids."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from service.lists.exploration import Exploration
 from service.lists.sessions import SessionItem
+from service.models.features.attribute_categories import GivenValue
 
 ListLevel: TypeAlias = Literal["trained", "cluster", "popular"]
 """The degradation level of one list; `service.serving.list_level` says what each is."""
@@ -52,6 +53,7 @@ class ListRequest(NamedTuple):
         similar_to: The item whose nearest items are asked for, or None.
         seeds: Items whose nearest items are asked for.
         session: What the visitor has just done, the latest last.
+        user_features: Attributes of the user by name, which replace those that the model knows; None for none.
         window: Popular within which time, such as `7d`; None for all time.
         page_token: The token of the page before; None for the first page.
         filter: What the items' attributes must be; None for any.
@@ -75,6 +77,7 @@ class ListRequest(NamedTuple):
     similar_to: str | None = None
     seeds: Sequence[str] = ()
     session: Sequence[SessionItem] = ()
+    user_features: Mapping[str, GivenValue] | None = None
     window: str | None = None
     page_token: str | None = None
     filter: str | None = None

@@ -1,7 +1,8 @@
 """From a request to its list: one deterministic function, for every list that is served and for its replay.
 
-The stages: the user, with the session; the scores of all items; the candidates; boosts; the best by exact score, and
-their order by the ranker if the model has one (`retrieval`); the pages before; diversity; exploration; places of pins.
+The stages: the user, with session and features of the request; the scores of all items; the candidates; boosts; the
+best by exact score, and their order by the ranker if the model has one (`retrieval`); the pages before; diversity;
+exploration; places of pins.
 
 Invariant: a list depends on the arguments alone. `plain_list` finishes a list that `personal_lists` has ranked, perhaps
 in a batch, and is the same to the last bit as `make_list` of its request.
@@ -29,7 +30,7 @@ from service.lists.list_request import ListRequest
 from service.lists.pages import Page
 from service.lists.pins import PinnedRow, arrange
 from service.lists.reduced import REDUCED, reduced_scores
-from service.lists.sessions import with_session
+from service.lists.request_user import request_user
 from service.models.neighbourhood import Scores
 from service.models.reranking import whole_blocks
 from service.models.scoring import NO_ROWS, Ranking, Rows
@@ -110,8 +111,8 @@ def make_list(
     """
     snapshot = model.snapshot
     page = page_of(request)
-    if request.session:
-        user = with_session(snapshot, user, request.session, now_s, folds=request.level is None)
+    if request.session or request.user_features:
+        user = request_user(snapshot, user, request, now_s)
     seeds = rows_of(snapshot, _seed_ids(request))
     scores, source = _scores(model, request, seeds, user)
     pinned = pinned_rows(model, request, page, now_s)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.lists.item_scores import ListUser
 from service.models.event_values import EVENT_RANKS
@@ -33,7 +34,13 @@ class _Interaction(NamedTuple):
 
 
 def with_session(
-    snapshot: ModelSnapshot, user: ListUser | None, session: Sequence[SessionItem], now_s: float, *, folds: bool = True
+    snapshot: ModelSnapshot,
+    user: ListUser | None,
+    session: Sequence[SessionItem],
+    now_s: float,
+    *,
+    folds: bool = True,
+    attributes: NDArray[np.int32] | None = None,
 ) -> ListUser | None:
     """Return the user of a list after a session.
 
@@ -47,6 +54,7 @@ def with_session(
         session: The interactions, the latest last.
         now_s: The time of the request.
         folds: Whether there is time to compute the user.
+        attributes: Int32 (c,), the user's categories for a network; None for those published with the model.
 
     Returns:
         The user, or what was given if the model knows no item of the session. Without a fold-in the items are left out
@@ -64,7 +72,7 @@ def with_session(
         return ListUser(row, seen_since=seen, shown=shown)
     before = NO_HISTORY if user is None else user.known_history(snapshot)
     history = _appended(snapshot, before, known, int(now_s))
-    folded = folded_user(snapshot, row, history)
+    folded = folded_user(snapshot, row, history, attributes)
     if folded is None:
         return ListUser(row, seen_since=seen, history=history, shown=shown)
     return ListUser(row, folded._replace(seen=seen), history=history, source="session", shown=shown)

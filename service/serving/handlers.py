@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from service.api import wire
+from service.api import model_wire, wire
 from service.api.docs_page import PAGE_HEADERS, page
 from service.api.list_bodies import ManyRecommendationsRequest, RecommendationsRequest
 from service.api.openapi import document
@@ -15,6 +15,7 @@ from service.api.reply import Reply
 from service.candidates.candidate_client import SPACE_HEADER
 from service.errors import Unavailable
 from service.lists.list_request import ListRequest
+from service.lists.request_user import known_features
 from service.security import security_log
 from service.security.api_key import TENANT
 from service.serving import request_inputs, served_lists
@@ -153,8 +154,9 @@ async def model(request: web.Request) -> web.Response:
     """GET /v1/model: the served model."""
     request_inputs.require_query_fields(request, ())
     snapshot = request.app[CONTEXT].store.current()
-    published = {name: snapshot.manifest.get(name) for name in wire.ServedModel.__annotations__}
-    return Reply(wire.encode({**published, "embedding_space": snapshot.embedding_space}))
+    published = {name: snapshot.manifest.get(name) for name in model_wire.ServedModel.__annotations__}
+    own = {"embedding_space": snapshot.embedding_space, "user_features": known_features(snapshot)}
+    return Reply(wire.encode({**published, **own}))
 
 
 async def healthz(_request: web.Request) -> web.Response:

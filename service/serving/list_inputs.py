@@ -16,6 +16,7 @@ def list_request_of(body: RecommendationsRequest) -> ListRequest:
         include=None if body.include is None else tuple(body.include),
         seeds=tuple(body.seeds),
         session=tuple(SessionItem(item.item_id, item.type, item.value) for item in body.session),
+        user_features=body.user_features or None,
         page_token=body.page_token,
         filter=body.filter,
         boosts=tuple(Boost(boost.filter, boost.factor) for boost in body.boosts),

@@ -8,6 +8,7 @@ from service.catalogue.catalogue import Catalogue
 from service.lists.explanations import Explanation
 from service.lists.list_request import ListRequest
 from service.lists.pipeline import MadeList
+from service.lists.request_user import feature_use
 from service.live.live_users import LiveUser
 from service.models.snapshot import ModelSnapshot
 from service.security.api_key import TENANT
@@ -54,7 +55,7 @@ class RankedList:
             explanations: Sequence[Explanation | None] = self._made.explanations or [None] * len(items)
             for item, explanation in zip(items, explanations, strict=True):
                 item["because"] = None if explanation is None else self._because(explanation)
-        return {
+        found: wire.Recommendations = {
             "recommendation_id": recommendation_id,
             "user_id": self.list_request.user_id,
             "model": self._snapshot.version,
@@ -66,6 +67,10 @@ class RankedList:
                 self._made.page.token_of_next(self.list_request.kind, self._item_ids) if self._made.has_more else None
             ),
         }
+        if self.list_request.user_features:
+            use = feature_use(self._snapshot, self.list_request)
+            found["user_features"] = {"used": use.used, "unknown": use.unknown}
+        return found
 
     def _because(self, explanation: Explanation) -> wire.Because:
         names = self.list_request.fields

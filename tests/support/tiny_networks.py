@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import ModelRefused
+from service.models.features.feature_encoder import Attributes, FeatureEncoder
+from service.models.fold_in.fold_in import fold_in
 from service.models.fold_in.settings import NETWORK, FoldIn
 from service.models.history_weights import HistoryWeights
 from service.models.networks import kinds
@@ -160,4 +162,30 @@ def with_networks(model: ModelSnapshot, *, ranks: bool = False, seed: int = 5) -
         user_attributes=rng.integers(0, 4, size=(n_users, 2)).astype(np.int32),
         fold_in=FoldIn(NETWORK, HistoryWeights(window=5)),
         learning_curve=({"epoch": 1, "loss": 0.5},),
+    )
+
+
+def with_features(model: ModelSnapshot) -> ModelSnapshot:
+    """Return a model whose tower reads an age of three bands and a gender; every fourth user has no attributes.
+
+    Its users are as the tower computes them.
+    """
+    people: list[Attributes] = [
+        {} if row % 4 == 3 else {"age": 20 + 10 * (row % 3), "gender": "FM"[row % 2]} for row in range(len(model.users))
+    ]
+    encoder = FeatureEncoder.fit(people, [], min_users=1)
+    made = with_networks(model)
+    assert made.networks is not None
+    made = replace(
+        made,
+        networks=replace(made.networks, features=encoder),
+        user_attributes=encoder.user_table(people),
+        item_bias=np.zeros_like(model.item_bias),
+    )
+    found = [fold_in(made, made.user_history(row), row) for row in range(len(model.users))]
+    users = [user for user in found if user is not None]
+    return replace(
+        made,
+        user_factors=np.stack([user.factors for user in users]),
+        user_bias=np.array([user.constant - model.global_mean for user in users], dtype=np.float32),
     )

@@ -36,6 +36,7 @@ from telemetry.producer import Producer
 from telemetry.settings import LiveSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
 from telemetry.wal.slot_inspection import spooled_lines
+from tests.support import tiny_networks
 from tests.support.consumer_site import SHIP, Job
 from tests.support.replica_app import Client, body
 
@@ -109,6 +110,7 @@ async def use(installation: Installation, rng: np.random.Generator, n: int) -> N
             "pins": [{"item_id": "i7", "position": 1}],
             "session": ["i4", {"item_id": "i9", "type": "rating", "value": 4}, "i4"],
             "boosts": [{"filter": 'genre == "Drama"', "factor": 3}],
+            "user_features": {"age": int(rng.integers(18, 45)), "gender": "F", "town": ["Rome"]},
             "seeds": ["i4", "i9", "nothing"],
             "explain": 3,
         }
@@ -116,6 +118,7 @@ async def use(installation: Installation, rng: np.random.Generator, n: int) -> N
             query[str(name)] = options[str(name)]
         if "seeds" in query:
             query.pop("session", None)
+            query.pop("user_features", None)
         answer = await installation.recommend(**query)
         if answer["next_page_token"] is not None and rng.random() < 0.3:
             await installation.recommend(**{**query, "page_token": answer["next_page_token"]})
@@ -172,6 +175,33 @@ async def test_every_served_list_is_made_again(
         # A state of one event is another one, so that the comparison is worth something.
         short = replace(installation.config, live=replace(installation.config.live, events_per_user=1))
         assert not all(each.matches for each in replay.replay(short, None, 1000, 0, stages))
+
+
+async def test_a_list_that_answers_to_features_is_made_again(
+    installation: Installation, make_snapshot: Callable[..., ModelSnapshot], publish_snapshot: Callable[..., str]
+) -> None:
+    """By the tower and the feature encoder of the published version."""
+    with tiny_networks.registered():
+        model = tiny_networks.with_features(make_snapshot(n_items=N_ITEMS))
+        version = publish_snapshot(installation.config.models_dir, model)
+        installation.context.store.swap(artefact.load(installation.config.models_dir / version))
+        event = {"user_id": "u2", "item_id": "i9", "type": "click"}
+        await body(installation.client, "POST", "/v1/events", 202, json={"events": [event]})
+        lists: list[Any] = []
+        for user in ({"user_id": "u1"}, {"user_id": "u2"}, {"user_id": "nobody"}, {}):
+            for said in ({"age": 20}, {"age": 40, "gender": "M"}, {"age": None, "gender": "X", "shoe_size": 44}):
+                options: dict[str, Any] = {"user_features": said, "n": 9}
+                lists.append((await installation.recommend(**user, **options))["items"])
+                await installation.recommend(**user, **options, session=["i8"], diversity=0.2)
+        await installation.archived()
+        with StageProgress() as stages:
+            replays = replay.replay(installation.config, None, 100, 0, stages)
+    assert len(replays) == 24
+    assert [each.rebuilt.problem for each in replays if not each.matches] == []
+    # The features decide: no two lists of one user are alike.
+    for first, second, third in zip(lists[::3], lists[1::3], lists[2::3], strict=True):
+        assert first != second
+        assert third not in (first, second)
 
 
 async def test_one_list_is_shown_beside_the_one_of_today(

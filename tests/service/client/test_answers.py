@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from service.api import item_wire, list_bodies, user_wire, wire
+from service.api import item_wire, list_bodies, model_wire, user_wire, wire
+from service.api.used_features import UsedFeatures
 from service.client import answers, inputs
 
 
@@ -22,11 +23,12 @@ def optional(hint: Any) -> bool:
         (answers.Item, wire.Item),
         (answers.Freshness, wire.Freshness),
         (answers.Shortfall, wire.Shortfall),
+        (answers.UsedFeatures, UsedFeatures),
         (answers.Recommendations, wire.Recommendations),
         (answers.Lists, wire.ManyRecommendations),
         (answers.Accepted, wire.Accepted),
         (answers.Erasure, wire.Erasure),
-        (answers.ServedModel, wire.ServedModel),
+        (answers.ServedModel, model_wire.ServedModel),
         (answers.FieldError, wire.FieldError),
         (answers.ItemDetails, item_wire.ItemDetails),
         (answers.ItemReceipt, item_wire.ItemReceipt),

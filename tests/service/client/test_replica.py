@@ -19,6 +19,7 @@ from service.client import (
     Pin,
     Recommendations,
     SessionItem,
+    UsedFeatures,
 )
 from service.serving.context import ReplicaContext
 from tests.support import replica_app
@@ -86,6 +87,8 @@ async def test_lists_with_all_that_can_be_asked_for(ask: Ask) -> None:
     assert (await ask("recommend", None, 3)).item_ids == (await ask("popular", 3)).item_ids
     session = ["i3", SessionItem("i4", "rating", 5.0)]
     assert len(await ask("recommend", None, 3, session=session, diversity=0.3, deadline_ms=1000)) == 3
+    featured = await ask("recommend", "u1", 3, user_features={"age": 27, "town": None})
+    assert featured.user_features == UsedFeatures((), ("age", "town"))
     assert not {"i3", "i4"} & set((await ask("recommend", None, 50, seeds=["i3", "i4"])).item_ids)
     assert len(await ask("popular", 3, window="7d")) == 3
     many = await ask("recommend_many", [ListQuery("u1", 8), ListQuery("u1", 3, {"offset": 2}), ListQuery(None, 2)])

@@ -50,6 +50,9 @@ lists = st.fixed_dictionaries(
         "boosts": st.lists(st.fixed_dictionaries({"filter": filters, "factor": st.floats(0.01, 100)}), max_size=2),
         "pins": st.lists(st.fixed_dictionaries({"item_id": known, "position": st.integers(0, 30)}), max_size=3),
         "session": st.lists(known | session_item, max_size=3),
+        "user_features": st.dictionaries(
+            st.sampled_from(["age", "town"]), st.none() | st.booleans() | st.floats(-1e15, 1e15) | st.just(["a", "b"])
+        ),
         "seeds": st.lists(known, max_size=3),
         "explain": st.integers(0, 20),
         "diversity": st.floats(0, 1),
