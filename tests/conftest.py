@@ -43,7 +43,8 @@ EXTRA_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "faiss")
 NEED_TORCH = tuple(Path(__file__).parent / f"service/training/{folder}" for folder in ("deep", "networks"))
 # Whole installations under faults, which must answer every request in time: other tests would take their cores.
 ALONE = frozenset(
-    f"tests/integration/test_{name}.py" for name in ("balancer", "chaos", "drills", "isolation", "two_balancers", "up")
+    f"tests/integration/test_{name}.py"
+    for name in ("balancer", "chaos", "drills", "isolation", "two_balancers", "two_services", "up")
 )
 
 

@@ -1,6 +1,6 @@
 """The client of the candidates service: kept-alive connections, a deadline, one retry, and a circuit for each address.
 
-Invariants: `ask` ends within its deadline, whatever the network does; an address whose circuit is open costs no time.
+Invariants: `ask` ends within its deadline, whatever the network does; an address whose circuit is open costs no wait.
 A second attempt goes to another address if there is one. Calls are reads, so that a repeated one does no harm.
 """
 
@@ -29,6 +29,8 @@ _ATTEMPTS: Final = 2
 _FIRST_SHARE: Final = 0.5
 # Below the time after which a replica closes an idle connection.
 _IDLE_S: Final = 5.0
+# An address that refused a connection is not asked again within this time while its circuit is open.
+_REFUSED_S: Final = 0.02
 _POLL_S: Final = 0.1
 _SPACE_S: Final = 0.5
 # A service that fails now and then must not fill the log.
@@ -67,6 +69,7 @@ class _Address:
     url: URL
     circuit: Circuit = field(default_factory=Circuit)
     open: int = 0
+    refused_s: float | None = None  # when it last refused a connection; None if it did not when it was last asked
 
 
 class CandidateClient:
@@ -117,6 +120,8 @@ class CandidateClient:
         tried: _Address | None = None
         for attempt in range(_ATTEMPTS):
             address = self._choose(tried)
+            if address is None or address is tried:
+                address = self._refusing(tried) or address
             if address is None:
                 failed = failed or _Failed("circuit", "no address has answered lately")
                 self.failures["circuit"] += 1
@@ -162,6 +167,20 @@ class CandidateClient:
         allowed = [address for address in turns if address.circuit.allows(now_s)]
         return min(allowed, key=lambda address: (address is tried, address.open), default=None)
 
+    def _refusing(self, tried: _Address | None) -> _Address | None:
+        """Return the address that has refused no connection for the longest time, of those that did; None without one.
+
+        To ask it again costs no wait, and it may have been started since: in a rolling restart the next replica stops
+        as soon as it is ready.
+        """
+        before_s = time.monotonic() - _REFUSED_S
+        found = [
+            (one.refused_s, number)
+            for number, one in enumerate(self._addresses)
+            if one.refused_s is not None and one.refused_s < before_s and one is not tried
+        ]
+        return self._addresses[min(found)[1]] if found else None
+
     async def _attempt(self, address: _Address, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Answer:
         address.circuit.enter()
         address.open += 1
@@ -174,10 +193,12 @@ class CandidateClient:
             ):
                 status, content = response.status, await response.read()
         except TimeoutError:
+            address.refused_s = None
             address.circuit.fail(time.monotonic())
             raise _Failed("timeout", f"{address.url} did not answer within {timeout_s:.3f} s") from None
         except (aiohttp.ClientError, OSError) as error:
             address.circuit.fail(time.monotonic())
+            address.refused_s = time.monotonic()
             raise _Failed("connection", f"{address.url} cannot be reached: {type(error).__name__}") from None
         except BaseException:
             address.circuit.leave()
@@ -194,6 +215,7 @@ class CandidateClient:
                 address.circuit.fail(time.monotonic())
             raise
         address.circuit.succeed()
+        address.refused_s = None
         return answer
 
     async def _space(self, address: _Address) -> str | None:

@@ -17,6 +17,8 @@ class Load:
         retries: How often a request whose connection broke is sent again, 10 to 50 ms later on a new connection.
         deadline_s: How long a request may take, all tries together.
         tls: The TLS settings; None for plain HTTP.
+        takes_degraded: Whether a degraded list is a good answer.
+        event: The body of every fourth request, which reports events.
     """
 
     def __init__(
@@ -27,9 +29,14 @@ class Load:
         retries: int = 0,
         deadline_s: float = 5.0,
         tls: ssl.SSLContext | None = None,
+        takes_degraded: bool = False,
+        event: bytes = b"{}",
     ) -> None:
+        self._event = event
         self._port = port
         self._tls = tls
+        self._takes_degraded = takes_degraded
+        self.degraded = 0
         self._clients = clients
         self._retries = retries
         self._deadline_s = deadline_s
@@ -57,8 +64,10 @@ class Load:
             began_s = time.monotonic()
             try:
                 async with asyncio.timeout(self._deadline_s):
-                    head = await self._answer(connection, _request(number))
-                if head.startswith(b"http/1.1 200") and b"x-degraded" not in head:
+                    head = await self._answer(connection, _request(number, self._event))
+                is_degraded = b"x-degraded" in head
+                self.degraded += is_degraded
+                if head.startswith((b"http/1.1 200", b"http/1.1 202")) and (self._takes_degraded or not is_degraded):
                     self.answered += 1
                     self.latencies_s.append(time.monotonic() - began_s)
                 else:
@@ -108,11 +117,12 @@ class _Connection:
             self._streams = None
 
 
-def _request(number: int) -> bytes:
+def _request(number: int, event: bytes) -> bytes:
     # Of a client of its own, where proxies are believed, so that limits per client say nothing.
     head = b"Host: localhost\r\nX-Forwarded-For: 10.0.%d.%d\r\n" % (random.randrange(256), random.randrange(256))
     if number % 4 == 0:
-        return b"POST /v1/events HTTP/1.1\r\n%bContent-Length: 2\r\n\r\n{}" % head
+        head += b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(event)
+        return b"POST /v1/events HTTP/1.1\r\n%b\r\n%b" % (head, event)
     return b"GET /v1/recommendations/%d HTTP/1.1\r\n%b\r\n" % (number, head)
 
 

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from service.candidates import candidate_client
 from service.candidates.candidate_client import SPACE_HEADER, Answer, CandidateClient
 from service.config import CandidatesConfig
 from service.errors import CandidatesUnavailable
@@ -35,7 +36,9 @@ def refusing(status: int, body: Any = None) -> Handler:
 
 
 @asynccontextmanager
-async def served(handler: Handler, space: str | None = None) -> AsyncIterator[tuple[str, list[web.Request]]]:
+async def served(
+    handler: Handler, space: str | None = None, port: int | None = None
+) -> AsyncIterator[tuple[str, list[web.Request]]]:
     """Serve one address; yields its URL and the requests that it gets."""
     got: list[web.Request] = []
 
@@ -48,7 +51,7 @@ async def served(handler: Handler, space: str | None = None) -> AsyncIterator[tu
 
     app = web.Application()
     app.add_routes([web.post("/v1/candidates", record), web.get("/readyz", readyz)])
-    async with TestServer(app) as server:
+    async with TestServer(app, port=port) as server:
         yield str(server.make_url("")).rstrip("/"), got
 
 
@@ -97,6 +100,26 @@ async def test_an_address_that_cannot_be_reached_costs_three_attempts() -> None:
         for _ in range(20):
             await asked.ask(b"{}", {})
     assert (len(at_good), asked.failures["connection"], asked.unanswered) == (20, 3, 0)
+
+
+async def test_an_address_that_refused_connections_is_asked_when_the_other_one_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a rolling restart, where the second replica stops as soon as the first one listens again."""
+    monkeypatch.setattr(candidate_client, "_REFUSED_S", 0.0)
+    async with served(answering) as (first, _):
+        port = int(first.rpartition(":")[2])
+    async with AsyncExitStack() as second_stack:
+        second, _ = await second_stack.enter_async_context(served(answering))
+        async with client(first, second) as asked:
+            for _ in range(10):
+                await asked.ask(b"{}", {})
+            assert asked.open_circuits == 1
+            async with served(answering, port=port) as (_, at_first):
+                await second_stack.aclose()
+                for _ in range(10):
+                    await asked.ask(b"{}", {})
+                assert len(at_first) == 10
 
 
 async def test_a_call_ends_within_its_deadline_though_no_address_answers() -> None:
