@@ -111,8 +111,9 @@ class Checkpoint:
             raise RunError(
                 f"The checkpoint of the training cannot be written in {self._folder.path}: {error.strerror or error}."
             ) from error
-        ended_s = time.monotonic()
-        self._next_s = ended_s + max(self._folder.interval_s, (ended_s - started_s) / _MOST_SHARE)
+        ended_s, interval_s = time.monotonic(), self._folder.interval_s
+        if interval_s:
+            self._next_s = ended_s + max(interval_s, (ended_s - started_s) / _MOST_SHARE)
 
     def _replace(self, folder: CheckpointFolder, content: Callable[[BinaryIO], None]) -> None:
         folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch._dynamo  # which an optimiser imports, and a forked process would again
 
 from service.training.algorithms.kernels import threads
 from service.training.checkpoint_folder import checkpoints_in
@@ -23,7 +24,7 @@ from service.training.deep.training_loop import Validation
 from service.training.interactions import Interactions, Progress, no_progress
 
 DATA = "demo:60x40x900"
-PROGRAM_CONFIG = NetworkTraining(n_epochs=6, batch_size=100, patience=3, lr=0.01, clip_norm=1.0)
+PROGRAM_CONFIG = NetworkTraining(n_epochs=4, batch_size=150, patience=3, lr=0.01, clip_norm=1.0)
 
 
 class Ratings(NamedTuple):
@@ -108,7 +109,7 @@ def main(folder: str) -> None:
     Each training is a process of its own, forked before PyTorch has started a thread, because its import takes seconds.
     """
     n_kills = 0
-    while (found := _in_a_process(Path(folder), 7 + 9 * n_kills)) is None:
+    while (found := _in_a_process(Path(folder), 4 + 3 * n_kills)) is None:
         n_kills += 1
     print(n_kills)
     print(found)

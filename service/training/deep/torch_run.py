@@ -92,18 +92,19 @@ def torch_run(
     seed = int(rng.integers(1 << 62))
     has_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if has_gpu else CPU)
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     with torch.random.fork_rng(enabled=True), threads.one_blas_thread():
         torch.set_num_threads(threads.count() if len(data) >= _THREADS_FROM else 1)
         # Some operations have no deterministic form on a GPU, where a second fit may differ in the last bits.
-        torch.use_deterministic_algorithms(not has_gpu)
+        # `use_deterministic_algorithms` does the same, and imports PyTorch's compiler, which takes seconds.
+        torch.set_deterministic_debug_mode("default" if has_gpu else "error")
         torch.manual_seed(seed)
         name = f"{algorithm}-{_digest(algorithm, data, config, seed, device)}"
         try:
             yield TorchRun(FitContext(algorithm, config, progress, device, seed, Checkpoint(name)))
         finally:
             torch.set_num_threads(before[0])
-            torch.use_deterministic_algorithms(before[1])
+            torch.set_deterministic_debug_mode(before[1])
 
 
 def _digest(algorithm: str, data: Interactions, config: Any, seed: int, device: torch.device) -> str:
