@@ -89,6 +89,7 @@ def command(
     from service.errors import UsageError
     from service.models.rating_scale import RatingScale
     from service.training.algorithms.kernels import threads as training_threads
+    from service.training.checkpoint_folder import checkpoints_in
     from service.training.evaluation import split_dataset
     from service.training.evaluation.comparison import compare
     from service.training.evaluation.evaluation_protocol import TIME_SPLITS, EvaluationProtocol
@@ -120,7 +121,8 @@ def command(
     config = from_env(os.environ)
     request = requested_data(config, data, columns, dates, encoding, decimal)
     held_out = None if test is None else requested_data(config, [test], columns, dates, encoding, decimal)
-    with StageProgress() as progress, training_threads.limit(threads):
+    kept = checkpoints_in(config.checkpoints_dir, config.models.checkpoint_interval_s)
+    with StageProgress() as progress, training_threads.limit(threads), kept:
         dataset, read = split_dataset.read(
             request,
             protocol,

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from ops.console.training_messages import dataset_size
-from ops.pages import page, plots
+from ops.pages import learning_curves, page, plots
 from ops.pages.axis import Axis
 from ops.pages.drawing import Drawing, Key
 from ops.pages.page import Cell, Table
@@ -58,6 +58,7 @@ def render(comparison: dict[str, Any]) -> str:
         trade_offs=list(_trade_offs(results, measures)),
         costs=_costs(results),
         time_and_space=list(_time_and_space(results)),
+        learning_curves=list(learning_curves.figures(results)),
         groups=list(_groups(results)),
         comparisons=list(_comparisons(comparison["comparisons"])),
         leakage=leakage,

@@ -89,6 +89,7 @@ class AlgorithmResult:
     rank_s: list[float] = field(default_factory=list)  # for the lists of all judged users and their measures
     model_bytes: list[int] = field(default_factory=list)  # the size of the arrays that a replica maps
     peak_bytes: list[int] = field(default_factory=list)  # most resident memory while fitting and predicting
+    learning_curves: list[list[dict[str, float]]] = field(default_factory=list)  # each empty without epochs
     n_leaked: int = 0  # held-out pairs in the model's history, over all splits
     cost: serving_cost.ServingCost | None = None  # on the first split; None before it
     failure: str | None = None  # the reason for having no figures, as a sentence; None without a failure
@@ -111,6 +112,7 @@ class AlgorithmResult:
             train, candidate.config, np.random.default_rng(prepared.fit_seed), no_progress
         )
         self.fit_s.append(time.perf_counter() - started)
+        self.learning_curves.append(list(snapshot.learning_curve))
         predicted = None
         if candidate.algorithm.kind == "rating":
             started = time.perf_counter()
@@ -173,6 +175,7 @@ class AlgorithmResult:
             "failed": self.failure,
             "list_us": None if self.cost is None else self.cost.list_us,
             "pairwise_list_us": None if self.cost is None else self.cost.pairwise_list_us,
+            "learning_curves": self.learning_curves,
         }
 
     def _measures(self, resampled: Mapping[str, Float64]) -> dict[str, dict[str, Any]]:

@@ -44,7 +44,7 @@ def test_the_keys_of_the_result(comparison: dict[str, Any]) -> None:
     for result, candidate in zip(comparison["results"], [SMALL, LARGE], strict=False):
         assert list(result) == [
             *("algorithm", "label", "kind", "settings", "measures", "groups", "fit_s", "predict_s", "rank_s"),
-            *("model_bytes", "peak_bytes", "failed", "list_us", "pairwise_list_us"),
+            *("model_bytes", "peak_bytes", "failed", "list_us", "pairwise_list_us", "learning_curves"),
         ]
         assert result["settings"]["n_factors"] == candidate.config.n_factors
         for name, measure in result["measures"].items():
