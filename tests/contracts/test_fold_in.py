@@ -69,11 +69,14 @@ CASES: Final = [
     Case("pure_svd", ("n_factors=8",), 0.8, 0.2),
     Case("next_item", (), 0.8, 0.2, tastes=("long_weight=0", "reg=0.1")),
     Case("popularity", (), 0.9, 0.1, personal=False),
+    Case("sequence", ("n_factors=16", "n_epochs=10", "window=30", "batch_size=512", "lr=0.01"), 0.3, 1.0),
 ]
 # Networks need PyTorch, which is an extra.
 ENROLLED: Final = [case for case in CASES if is_installed(case.name)]
 CANNOT: Final = ("knn_basic", "knn_means", "knn_baseline")
 RANKING: Final = [case for case in ENROLLED if case.personal and registry.get(case.name).kind == "ranking"]
+# A network learns by itself how much an interaction says.
+WEIGHTED: Final = [case for case in RANKING if "half_life" in registry.get(case.name).config.__dataclass_fields__]
 LEFT_OUT: Final = np.arange(7, 300, 25)
 
 
@@ -245,7 +248,7 @@ def test_an_item_without_training_interactions_changes_no_other(case: Case, data
 def _undecayed(case: Case) -> tuple[str, ...]:
     if case.name == "next_item":
         return ("half_life=0", "long_weight=0")
-    return ("half_life=0",) if case in RANKING else ()
+    return ("half_life=0",) if case in WEIGHTED else ()
 
 
 def two_tastes(n: int = 40) -> Interactions:
@@ -274,7 +277,7 @@ def taste(snapshot: ModelSnapshot, history: UserHistory) -> float:
     return float(scores[unseen[unseen % 2 == 0]].mean() - scores[unseen[unseen % 2 == 1]].mean())
 
 
-@of(RANKING)
+@of(WEIGHTED)
 def test_the_latest_interaction_weighs_most(case: Case) -> None:
     """With a half-life of one interaction, and without one both orders are alike."""
     snapshot = fitted(case, two_tastes(), *case.tastes, "half_life=1")
@@ -285,7 +288,7 @@ def test_the_latest_interaction_weighs_most(case: Case) -> None:
     assert one == pytest.approx(other, abs=1e-5)
 
 
-@of(RANKING)
+@of(WEIGHTED)
 def test_a_dislike_turns_away_from_its_kind(case: Case) -> None:
     """A dismissal or a low rating of an even item lowers the even ones; a purchase or a high rating raises them."""
     snapshot = fitted(case, two_tastes(), *case.tastes, "half_life=0", "dislike_weight=-1")

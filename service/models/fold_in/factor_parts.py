@@ -2,7 +2,8 @@
 
 The parts of a fold-in that is a sum or a linear system add up to its factors (Hu, Koren and Volinsky, "Collaborative
 filtering for implicit feedback datasets", ICDM 2008, section 5). Of non-negative factors each is divided among the
-interactions as the numerator of its last update is.
+interactions as the numerator of its last update is. Of a network that reads interactions in their order, a part is what
+an interaction changed when it came; another network has none.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from service.models.fold_in.fold_in import fold_in
 from service.models.fold_in.implicit_ridge import half_epoch
 from service.models.fold_in.item_tables import ItemTables
 from service.models.fold_in.rating_ridge import rating_system
-from service.models.fold_in.settings import FoldIn
+from service.models.fold_in.settings import NETWORK, FoldIn
+from service.models.networks.inputs import InputTables, UserInput
+from service.models.networks.network import OrderedTower
 from service.models.user_history import UserHistory
 
 Float64 = NDArray[np.float64]
@@ -40,6 +43,8 @@ def factor_parts(model: ItemTables, history: UserHistory) -> FactorParts | None:
     """Return the parts of a user's interactions; None if the model has no factors or does not fold in."""
     how = model.fold_in
     if how is None or how.method not in _METHODS:
+        return None
+    if how.method == NETWORK and _ordered_tower(model) is None:
         return None
     recent = how.weights.recent(history)
     k = model.item_factors.shape[1]
@@ -83,6 +88,22 @@ def _non_negative(model: ItemTables, how: FoldIn, recent: UserHistory) -> Float6
     return parts
 
 
+def _network(model: ItemTables, how: FoldIn, recent: UserHistory) -> Float64:
+    del how
+    tower = _ordered_tower(model)
+    if tower is None:
+        return np.zeros((recent.rows.size, model.item_factors.shape[1]))
+    inputs = model.item_factors if model.input_factors is None else model.input_factors
+    given = UserInput(recent, np.zeros(0, dtype=np.int32))
+    after = tower.after_each(given, InputTables(inputs, model.item_bias, model.global_mean)).astype(np.float64)
+    return np.diff(after, axis=0, prepend=np.zeros((1, after.shape[1])))
+
+
+def _ordered_tower(model: ItemTables) -> OrderedTower | None:
+    tower: object = None if model.networks is None else model.networks.user_tower
+    return tower if isinstance(tower, OrderedTower) else None
+
+
 def _solved(system: Float64, right: Float64) -> Float64:
     """Return the solutions of a symmetric system, float64 (k, k), for right sides (m, k): float64 (m, k)."""
     return np.asarray(np.linalg.solve(system, right.T).T, dtype=np.float64)
@@ -93,4 +114,5 @@ _METHODS: Final[dict[str, Callable[[ItemTables, FoldIn, UserHistory], Float64]]]
     "implicit_ridge": _implicit_ridge,
     "rating_ridge": _rating_ridge,
     "non_negative": _non_negative,
+    NETWORK: _network,
 }

@@ -11,6 +11,7 @@ from service.models.networks.network import Network, Tensors
 _KINDS: Final[dict[str, tuple[str, str]]] = {
     "history_tower": ("service.models.networks.history_tower", "HistoryTower"),
     "category_tower": ("service.models.networks.category_tower", "CategoryTower"),
+    "sequence": ("service.models.networks.sequence", "SequenceTower"),
 }
 
 

@@ -5,7 +5,7 @@ a replica. Large tables, such as embeddings of items and users, are arrays of th
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,14 @@ class UserTower(Network, Protocol):
             given: The user.
             tables: The item tables of the model.
         """
+
+
+@runtime_checkable
+class OrderedTower(Protocol):
+    """A user tower that reads interactions in their order, from no user at all, and can tell what each changed."""
+
+    def after_each(self, given: UserInput, tables: InputTables) -> NDArray[np.float32]:
+        """Compute a user after each interaction: float32 (m, k); the last row is that of `UserTower.user`."""
 
 
 class ItemTower(Network, Protocol):

@@ -70,6 +70,7 @@ _MODULES: Final = {
     "pure_svd": ("train", "pure_svd"),
     "next_item": ("train", "next_item"),
     "popularity": ("train", "popularity"),
+    "sequence": ("deep", "sequence"),
 }
 
 # Named settings; docs/benchmarks.md explains the choice.
