@@ -6,6 +6,7 @@ Everything a benchmark starts lives in a temporary directory and is removed at i
 
 import typer
 
+from ops.benchmarks.commands.catalogues import item_index, item_search, search_taste
 from ops.benchmarks.commands.costs import filters, fold_in, keys, live, telemetry
 from ops.benchmarks.commands.installations import freshness, outage, overload
 from ops.benchmarks.commands.models import models, new_items, scale
@@ -29,6 +30,9 @@ app.command()(models)
 app.command()(scale)
 app.command()(new_items)
 app.command()(live)
+app.command(name="item_index")(item_index)
+app.command(name="item_search")(item_search)
+app.command(name="search_taste")(search_taste)
 app.command()(hello)
 
 

@@ -2,8 +2,9 @@
 
 The score of an item is the sum of what applies:
 
-- relevance, 0 to 1: its rank by BM25 as a share of the best one's; half of that for an item that has only some of the
-  words; 1 more if the words are its whole title, 0.2 more if its title begins with them;
+- 3 if it has all words, and 2 more if they are its whole title, so that nothing below comes before that;
+- relevance, 0 to 1: its rank by BM25 as a share of the best one's; half of that if it has only some of the words, 0.2
+  more if its title begins with them;
 - likeness, 0 to 1: its similarity to the item of `like`;
 - taste, 0 to `TASTE`: where its score for the user lies among those of popular items; without a user, its popularity.
 
@@ -26,15 +27,16 @@ from service.search.words import TERMS_LIMIT, Term, terms
 Rows = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
-TASTE: Final = 0.3
-"""The weight of a user's taste, chosen by `python -m ops.benchmarks search`, see docs/benchmarks.md."""
-_WHOLE_TITLE: Final = 1.0
+TASTE: Final = 1.0
+"""The weight of taste, chosen by `python -m ops.benchmarks search_taste`, see docs/benchmarks.md."""
+_ALL_WORDS: Final = 3.0
+_WHOLE_TITLE: Final = 2.0
 _BEGINNING: Final = 0.2
 _SOME_WORDS: Final = 0.5
 # An item whose id is searched for.
-_ITS_ID: Final = 3.0
+_ITS_ID: Final = 9.0
 # More matches have no best ones by words: the popular ones of them are candidates.
-_MOST_RANKED: Final = 3_000
+_MOST_RANKED: Final = 1_000
 _WITHIN_S: Final = 0.25
 # Candidates, by words or likeness, that taste may bring to the front.
 _POOL: Final = 200
@@ -52,6 +54,7 @@ class ItemSearch(NamedTuple):
         mask: Bool (n_items,), the items that match a filter; None for all.
         hidden: Rows that may not be found.
         user: The user whose taste counts; None for none.
+        taste: The weight of taste or popularity.
     """
 
     n: int
@@ -60,6 +63,7 @@ class ItemSearch(NamedTuple):
     mask: NDArray[np.bool_] | None
     hidden: Rows
     user: ListUser | None
+    taste: float = TASTE
 
 
 class SearchResult(NamedTuple):
@@ -123,7 +127,7 @@ def find(snapshot: ModelSnapshot, index: TextIndex | None, search: ItemSearch) -
             scores += _likeness(item_scores.of_similarity(snapshot, [search.like]).exact(rows))
     if not rows.size:
         return SearchResult([], np.empty(0), corrected)
-    scores += TASTE * _taste(snapshot, search.user, rows)
+    scores += search.taste * _taste(snapshot, search.user, rows)
     best = scoring.sorted_page(rows, scores, snapshot.popular_ranks, 0, search.n)
     return SearchResult(best.rows.tolist(), best.scores, corrected)
 
@@ -155,35 +159,42 @@ def _matching(
     if not query:
         return pool.relevance, None
     most = max(n, _POOL)
-    _add_matching(pool, index, query, most, every=True, share=1.0)
+    _add_matching(pool, index, query, most, every=True, are_few=_are_few(index, query))
     corrected = None
     if len(pool.relevance) < n:
         meant = [index.corrected(term) for term in query]
         if meant != query:
             before = len(pool.relevance)
-            _add_matching(pool, index, meant, most, every=True, share=1.0)
+            _add_matching(pool, index, meant, most, every=True, are_few=_are_few(index, meant))
             query = meant
             if len(pool.relevance) > before:
                 corrected = " ".join(term.text for term in meant)
     if len(pool.relevance) < n and len(query) > 1:
-        _add_matching(pool, index, query, most, every=False, share=_SOME_WORDS)
+        # Words that most items have say nothing beside rarer ones.
+        rare = [term for term in query if 0 < index.count([term], _MOST_RANKED + 1) <= _MOST_RANKED]
+        _add_matching(pool, index, rare or query, most, every=False, are_few=bool(rare))
     return pool.relevance, corrected
 
 
+def _are_few(index: TextIndex, query: Sequence[Term]) -> bool:
+    """Whether so few items have all words that they are ranked by them."""
+    return index.count(query, _MOST_RANKED + 1) <= _MOST_RANKED
+
+
 def _add_matching(
-    pool: _Pool, index: TextIndex, query: Sequence[Term], most: int, *, every: bool, share: float
+    pool: _Pool, index: TextIndex, query: Sequence[Term], most: int, *, every: bool, are_few: bool
 ) -> None:
     title = " ".join(token for term in query for token in term.tokens)
 
     def relevance(match: Match) -> float:
-        found = share * min(1.0, match.relevance / best)
+        found = min(1.0, match.relevance / best)
+        found = _ALL_WORDS + found if every else _SOME_WORDS * found
         if match.title.startswith(title):
             found += _WHOLE_TITLE if title in {match.title, without_year(match.title)} else _BEGINNING
         return found
 
     best = -1.0
-    ranked = index.count(query, _MOST_RANKED + 1, every=every) <= _MOST_RANKED
-    if ranked:
+    if are_few:
         try:
             matches = index.matches(query, every=every, within_s=_WITHIN_S)
             first = next(matches, None)

@@ -84,6 +84,14 @@ class TextIndex:
     def __repr__(self) -> str:
         return f"<TextIndex {len(self._items)} items, {len(self._new_ids)} new>"
 
+    @property
+    def size_bytes(self) -> int:
+        """The memory of the index."""
+        (pages,), (page_bytes,) = (
+            self._connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size")
+        )
+        return int(pages * page_bytes)
+
     def close(self) -> None:
         """Free the memory."""
         self._connection.close()
@@ -137,9 +145,9 @@ class TextIndex:
         whole = _JOINT.join(token for term in query for token in term.tokens)
         return self._found(_BY_NUMBER, f'whole : "{whole}"')
 
-    def count(self, query: Sequence[Term], most: int, *, every: bool = True) -> int:
-        """Count the items that match words, as for `matches`, up to a number."""
-        (found,) = self._connection.execute(_COUNT, (_expressions(query, every=every), most)).fetchone()
+    def count(self, query: Sequence[Term], most: int) -> int:
+        """Count the items that have all words, up to a number."""
+        (found,) = self._connection.execute(_COUNT, (_expressions(query, every=True), most)).fetchone()
         return int(found)
 
     def corrected(self, term: Term) -> Term:

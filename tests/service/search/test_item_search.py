@@ -168,3 +168,10 @@ def test_taste_is_worth_less_than_words() -> None:
         scores = model.item_factors[rows] @ model.user_factors[user_row] + model.item_bias[rows]
         assert scores.tolist() == pytest.approx(sorted(scores.tolist(), reverse=True))
         assert search("seven", user=ListUser(user_row)).rows[0] == 7
+
+
+def test_rare_words_count_where_no_item_has_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word that most items have does not hide the item that has the rare one."""
+    monkeypatch.setattr(item_search, "_MOST_RANKED", 50)
+    assert search("odd nothing one seven seven", 3).rows[0] == 177
+    assert search("nothing near odd", 3).rows[0] == N_ITEMS - 1

@@ -70,7 +70,7 @@ async def test_an_answer_says_what_was_searched_for(client: Client, titled: Repl
     """With the requested fields, and the words that a misspelling was taken for; nothing is recorded as served."""
     answer = await body(client, "GET", "/v1/items?q=philadelhpia&fields=title,year&n=1", 200)
     score = answer["items"][0].pop("score")
-    assert 1 < score < 3
+    assert 5 < score < 7
     assert answer == {
         "query": "philadelhpia",
         "corrected": "philadelphia",

@@ -1,0 +1,82 @@
+"""The benchmarks of large catalogues: their item index, and the search in them."""
+
+from typing import Annotated
+
+import typer
+
+from ops.benchmarks.commands.options import Data, Json, Seed
+from ops.benchmarks.report import note, print_json, report
+from ops.console.table import table
+from service.errors import RunError
+
+
+def item_index(
+    *,
+    items: Annotated[int, typer.Option(min=2_000, help="Items of the catalogue.")] = 1_000_000,
+    factors: Annotated[int, typer.Option(min=2, help="Factors of the model.")] = 64,
+    lists: Annotated[int, typer.Option(min=1, max=1_000, help="Lists of each kind.")] = 200,
+    max_ms: Annotated[float | None, typer.Option(help="Objective: the median time of a list.")] = None,
+    min_recall: Annotated[float | None, typer.Option(help="Objective: recall@10 of a list.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Measure lists with an item index and without one, and what the index misses."""
+    from ops.benchmarks import index_cost
+
+    found = index_cost.measure(items, factors, lists)
+    description = found.description
+    title = (
+        f"{items:,} items, {factors} factors; built and measured in {found.build_s:.0f} s: {description['nprobe']} of"
+        f" {description['nlist']} cells, recall@10 {description['recall@10']:.3f}"
+    )
+    rows = (
+        (name, f"{with_ms:.2f}", f"{found.p99_ms[name]:.2f}", f"{without_ms:.1f}", f"{found.recall[name]:.3f}")
+        for name, (with_ms, without_ms) in found.median_ms.items()
+    )
+    headings = ("what", "with the index, ms", "p99, ms", "without, ms", "recall@10")
+    report(found._asdict(), title, headings, rows, as_json=as_json)
+    list_ms, recall = found.median_ms["list"][0], found.recall["list"]
+    if max_ms is not None and list_ms > max_ms:
+        raise RunError(f"The objective --max-ms {max_ms:g} was missed: a list takes {list_ms:.2f} ms.")
+    if min_recall is not None and recall < min_recall:
+        raise RunError(f"The objective --min-recall {min_recall:g} was missed: recall@10 is {recall:.3f}.")
+    return 0
+
+
+def item_search(
+    *,
+    items: Annotated[int, typer.Option(min=2_000, help="Items of the catalogue.")] = 100_000,
+    searches: Annotated[int, typer.Option(min=1, help="Searches of each kind.")] = 200,
+    max_ms: Annotated[float | None, typer.Option(help="Objective: the median time of the slowest kind.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Measure the search of a catalogue by words."""
+    from ops.benchmarks import search_cost
+
+    found = search_cost.measure(items, searches)
+    title = f"{items:,} items, indexed in {found.build_s:.1f} s, {found.index_bytes / 1e6:.0f} MB"
+    rows = ((name, f"{median:.2f}", f"{found.p99_ms[name]:.2f}") for name, median in found.median_ms.items())
+    report(found._asdict(), title, ("search", "median, ms", "p99, ms"), rows, as_json=as_json)
+    slowest_ms = max(found.median_ms.values())
+    if max_ms is not None and slowest_ms > max_ms:
+        raise RunError(f"The objective --max-ms {max_ms:g} was missed: the slowest search takes {slowest_ms:.1f} ms.")
+    return 0
+
+
+def search_taste(
+    *,
+    data: Data,
+    algorithm: Annotated[str, typer.Option(help="The model, perhaps followed by :key=value settings.")] = "pure_svd",
+    users: Annotated[int, typer.Option(min=10, help="Users who search.")] = 4_000,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> int:
+    """Measure what a user's taste is worth in a search for the last item by a word of its title."""
+    from ops.benchmarks import search_cost
+
+    found = search_cost.taste(data, algorithm, users, seed, note)
+    if as_json:
+        print_json({"rows": [row._asdict() for row in found]})
+    else:
+        rows = [(row.by, f"{row.weight:g}", f"{row.choosing:.3f}", f"{row.judging:.3f}") for row in found]
+        print(table(("ordered by", "weight", "MRR, choosing users", "MRR, judging users"), rows, left={0}))
+    return 0
