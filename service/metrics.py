@@ -104,7 +104,12 @@ class Metrics:
 
 def admission_metrics(admission: Admission) -> Iterator[Metric]:
     """Yield the limit, the open and the refused requests by kind, read now."""
-    kinds = (("list", admission.lists), ("feedback", admission.feedback), ("many", admission.many))
+    kinds = (
+        ("list", admission.lists),
+        ("feedback", admission.feedback),
+        ("many", admission.many),
+        ("search", admission.searches),
+    )
     refused = CounterMetricFamily(
         "recollect_refused", "Requests refused with 503 by admission control.", labels=["kind"]
     )

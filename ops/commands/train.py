@@ -152,8 +152,17 @@ def _summary(manifest: dict[str, Any], *, models_dir: Path, activate: bool | Non
     return [
         f"Read {data['source']}: {dataset_size(data)}.",
         sentence,
+        *_index_lines(manifest["index"]),
         f"Published {manifest['version']} in {models_dir} after {took_s:.1f} s. {state}",
     ]
+
+
+def _index_lines(index: dict[str, Any]) -> list[str]:
+    """Return a line on the item index; none of a small catalogue, which needs no index."""
+    if index["kind"] != "exact":
+        recall, query_ms = index["recall@10"], index["query_ms"]
+        return [f"The item index finds {recall:.1%} of the ten best items in {query_ms} ms."]
+    return [f"Lists are exact, without an item index. {index['why']}"] if "why" in index else []
 
 
 def _against_baseline(measures: dict[str, Any]) -> str:

@@ -2,8 +2,8 @@
 
 Invariants:
 
-- Lists are refused before feedback, and health checks never. Lists, feedback and requests for several lists have
-  separate limits.
+- Lists are refused before feedback, and health checks never. Lists, feedback, requests for several lists and searches
+  have separate limits.
 - A refusal costs little, precedes the reading of the body and carries Retry-After; an accepted request is answered in
   about the target time of its kind.
 
@@ -24,6 +24,7 @@ _SMALLEST_FACTOR: Final = 0.5
 _LARGEST_FACTOR: Final = 0.9
 _INCREASE: Final = 4
 _MANY_LISTS_TARGET_S: Final = 1.0
+_SEARCH_TARGET_S: Final = 0.25
 
 
 @dataclass
@@ -105,6 +106,8 @@ class Admission:
         self.feedback = Limit(feedback_target_s, least=64, most=1024, limit=512)
         # Their time is that of many lists, and says nothing about the time of one.
         self.many = Limit(_MANY_LISTS_TARGET_S, least=1, most=64, limit=8)
+        # One at a time, in a thread.
+        self.searches = Limit(_SEARCH_TARGET_S, least=4, most=256, limit=32)
 
     def __repr__(self) -> str:
         return f"<Admission {self.lists.limit} lists, {self.feedback.limit} feedback>"
@@ -115,4 +118,6 @@ class Admission:
             return self.feedback
         if target.startswith("/v1/recommendations/batch"):
             return self.many
+        if target.startswith("/v1/items?"):
+            return self.searches
         return None if target.startswith(("/healthz", "/readyz")) else self.lists

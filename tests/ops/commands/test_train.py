@@ -46,6 +46,21 @@ def test_the_summary_names_data_measures_and_version(config: Config, capsys: pyt
     assert "fit: 100 %" in err
 
 
+def test_the_summary_says_what_the_item_index_finds(
+    config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a catalogue that is large enough for one; and why there is none, if it was refused."""
+    pytest.importorskip("faiss", reason="The extra `ann` is not installed.")
+    monkeypatch.setenv("RECOLLECT_INDEX_ITEMS", "1000")
+    monkeypatch.setenv("RECOLLECT_INDEX_RECALL_FLOOR", "0.5")
+    assert train("demo:60x1200x9000", settings=SMALL) in {0, 3}
+    sentence = "^The item index finds [0-9.]+% of the ten best items in [0-9.]+ ms.$"
+    assert re.search(sentence, capsys.readouterr().out, re.MULTILINE)
+    monkeypatch.setenv("RECOLLECT_INDEX_RECALL_FLOOR", "1")
+    assert train("demo:60x1200x9000", settings=SMALL) in {0, 3}
+    assert "Lists are exact, without an item index. The index finds 0." in capsys.readouterr().out
+
+
 def test_bad_rows_are_shown(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Their number, the first with file and line, and duplicates: on standard error."""
     path = tmp_path / "t.csv"

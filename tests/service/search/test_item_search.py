@@ -173,5 +173,5 @@ def test_taste_is_worth_less_than_words() -> None:
 def test_rare_words_count_where_no_item_has_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """A word that most items have does not hide the item that has the rare one."""
     monkeypatch.setattr(item_search, "_MOST_RANKED", 50)
-    assert search("odd nothing one seven seven", 3).rows[0] == 177
+    assert set(search("odd nothing one seven seven", 3).rows[:2]) == {77, 177}
     assert search("nothing near odd", 3).rows[0] == N_ITEMS - 1

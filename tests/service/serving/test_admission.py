@@ -106,6 +106,7 @@ def test_the_limit_stays_in_its_bounds_and_every_request_ends(turns: list[tuple[
         ("/v1/model", "lists"),
         ("*", "lists"),
         ("/v1/recommendations/batch", "many"),
+        ("/v1/items?q=toy", "searches"),
         ("/anything", "lists"),
     ],
 )
