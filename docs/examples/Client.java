@@ -1,8 +1,9 @@
 // Recollect from Java, in one file and without a library. Scala and Kotlin call it as they call any class.
 //
-//     java Client.java [http://127.0.0.1:8080 [user]]
+//     java Client.java [http://127.0.0.1:8080 [user [vector]]]
 //
-// shows a user's list, reports that its first item was bought, and shows the next list. API_KEY is sent if set.
+// shows a user's list, reports that its first item was bought, and shows the next list; then, given a vector as
+// 0.12,-0.5 of the model's embedding space, the items nearest to it. The key in API_KEY is sent if it is set.
 
 import java.io.IOException;
 import java.net.URI;
@@ -14,6 +15,7 @@ import java.net.http.HttpTimeoutException;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -38,6 +40,9 @@ public final class Client {
 
     /** A list; degraded is null unless the service lacked something, and events counts those that the list reflects. */
     public record Listed(String recommendationId, List<Item> items, String degraded, long events) {}
+
+    /** Items near a vector, best first, with their scores. */
+    public record Candidates(String model, String embeddingSpace, List<String> itemIds, List<Double> scores) {}
 
     private static final Set<Integer> AGAIN = Set.of(502, 503, 504);
 
@@ -68,6 +73,14 @@ public final class Client {
             next = client.recommend(Map.of("user_id", user, "n", 5, "fields", List.of("title")));
         }
         print(next);
+        if (arguments.length > 2) {
+            List<Double> vector = Arrays.stream(arguments[2].split(",")).map(Double::valueOf).toList();
+            Object space = client.call("GET", "/v1/model", null).get("embedding_space");
+            Candidates near = client.candidates(Map.of("vector", vector, "embedding_space", space, "n", 5));
+            for (int i = 0; i < near.itemIds().size(); i++) {
+                System.out.printf("%s\t%.3f%n", near.itemIds().get(i), near.scores().get(i));
+            }
+        }
     }
 
     private static void print(Listed list) {
@@ -89,6 +102,14 @@ public final class Client {
         }
         long events = ((Number) object(answer.get("freshness")).get("events_applied")).longValue();
         return new Listed((String) answer.get("recommendation_id"), items, (String) answer.get("degraded"), events);
+    }
+
+    /** The items nearest to a vector: the fields of POST /v1/candidates. A vector of another space is refused with 409. */
+    public Candidates candidates(Map<String, ?> request) throws IOException, InterruptedException {
+        Map<String, Object> answer = call("POST", "/v1/candidates", request);
+        List<String> ids = ((List<?>) answer.get("item_ids")).stream().map(String.class::cast).toList();
+        List<Double> scores = ((List<?>) answer.get("scores")).stream().map(each -> ((Number) each).doubleValue()).toList();
+        return new Candidates((String) answer.get("model"), (String) answer.get("embedding_space"), ids, scores);
     }
 
     /** Reports events, all of them or none; sent again under the same key they count once. */
