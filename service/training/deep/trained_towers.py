@@ -84,7 +84,11 @@ def as_model(
     item_factors, item_bias = scales.items.split(outputs)
     item_factors[~is_known_item], item_bias[~is_known_item] = 0, 0
     knows_items = features.encoder.n_item_categories > 1
-    networks = Networks(network.users.served(scales.users), network.items.served(scales.items) if knows_items else None)
+    networks = Networks(
+        network.users.served(scales.users),
+        network.items.served(scales.items) if knows_items else None,
+        features=features.encoder,
+    )
     return with_tower_users(
         assemble(
             data,
