@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from service.errors import ModelRefused
 
-_GRID: Final = 4096.0
+GRID: Final = 4096.0
 # Relative to the mean: ratings closer together are equal but for rounding.
 _LEAST_DEVIATION: Final = 1e-6
 # In deviations; a rating farther away counts as this.
-_LARGEST: Final = 64.0
+LARGEST: Final = 64.0
 
 
 class RatingUnit(NamedTuple):
@@ -57,7 +57,7 @@ class RatingUnit(NamedTuple):
         """Return ratings, float32 (n,), in this unit: float32 (n,)."""
         values = ratings.astype(np.float64)
         values -= self.mean
-        values *= _GRID / self.deviation
+        values *= GRID / self.deviation
         np.rint(values, out=values)
-        values *= 1 / _GRID
-        return np.clip(values, -_LARGEST, _LARGEST, out=values).astype(np.float32)
+        values *= 1 / GRID
+        return np.clip(values, -LARGEST, LARGEST, out=values).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Published networks as ONNX files, for other languages: one file for each kind of network."""

@@ -1,0 +1,65 @@
+"""Published networks of every kind, with random weights."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.models.history_weights import HistoryWeights
+from service.models.networks.category_tower import CategoryTower
+from service.models.networks.history_inputs import HistoryInputs
+from service.models.networks.history_tower import HistoryTower
+from service.models.networks.inputs import InputTables
+from service.models.networks.perceptron import Perceptron
+from service.models.networks.rating_unit import RatingUnit
+from service.models.networks.tower_outputs import TowerOutputs
+
+Float32 = NDArray[np.float32]
+N_ITEMS = 60
+
+
+class RandomNetwork(NamedTuple):
+    """A network, and the tables of its model."""
+
+    network: Any
+    tables: InputTables
+
+
+def normal(*shape: int, seed: int = 0) -> Float32:
+    return (0.3 * np.random.default_rng([seed, *shape]).normal(size=shape)).astype(np.float32)
+
+
+def perceptron(*widths: int) -> Perceptron:
+    return Perceptron([(normal(a, b), normal(b)) for a, b in pairwise(widths)])
+
+
+def reading_tower() -> RandomNetwork:
+    """Return a user tower that reads ratings and attributes, with a bias."""
+    inputs = HistoryInputs(8, (0.0,), 0.5, RatingUnit(3.5, 1.1), HistoryWeights(window=50))
+    outputs = TowerOutputs(8, 0.9, 0.8, has_bias=True)
+    tower = HistoryTower(inputs, (3, 4), normal(7, 4), perceptron(inputs.n_numbers + 4, 16, 9), outputs)
+    return RandomNetwork(tower, InputTables(normal(N_ITEMS, inputs.n_columns), normal(N_ITEMS), 3.0))
+
+
+def choosing_tower() -> RandomNetwork:
+    """Return a user tower that reads what was chosen alone, with two half-lives, whose factors have one length."""
+    inputs = HistoryInputs(8, (2.0, 0.0), 1.0, None, HistoryWeights(window=50))
+    outputs = TowerOutputs(8, normalise=True)
+    tower = HistoryTower(inputs, (), normal(0, 4), perceptron(inputs.n_numbers + 4, 16, 8), outputs)
+    return RandomNetwork(tower, InputTables(normal(N_ITEMS, inputs.n_columns), normal(N_ITEMS), 0.0))
+
+
+def category_tower() -> RandomNetwork:
+    """Return an item tower over categories."""
+    tower = CategoryTower(normal(12, 6), perceptron(6, 8, 5), TowerOutputs(5))
+    return RandomNetwork(tower, InputTables(normal(N_ITEMS, 5), normal(N_ITEMS), 0.0))
+
+
+ALL: dict[str, Callable[[], RandomNetwork]] = {
+    "reading_tower": reading_tower,
+    "choosing_tower": choosing_tower,
+    "category_tower": category_tower,
+}
