@@ -30,6 +30,7 @@ from service.training.erased_interactions import without_erased
 from service.training.evaluation.comparison import describe_dataset
 from service.training.hold_out import hold_out
 from service.training.interactions import Interactions, Progress, no_progress
+from service.training.onnx_files import with_onnx_files
 from service.training.popularity_counts import decayed
 from service.training.popularity_half_life import best_half_life_days
 from service.training.scale_detection import noted
@@ -112,6 +113,7 @@ def train(
         snapshot = dataclasses.replace(
             snapshot, user_clusters=user_clusters(snapshot, np.random.default_rng(cluster_seed))
         )
+        snapshot = with_onnx_files(snapshot)
         active = incumbent.active(config.models_dir)
         measures = promotion_report.report(
             candidate, held_out, choice.measured, active, limit_s=most_s, seed=measure_seed, others=choice.others()

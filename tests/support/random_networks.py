@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from itertools import pairwise
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from service.models.networks.history_tower import HistoryTower
 from service.models.networks.inputs import InputTables
 from service.models.networks.perceptron import Perceptron
 from service.models.networks.rating_unit import RatingUnit
+from service.models.networks.sequence import SequenceTower
 from service.models.networks.tower_outputs import TowerOutputs
 
 Float32 = NDArray[np.float32]
@@ -58,8 +58,33 @@ def category_tower() -> RandomNetwork:
     return RandomNetwork(tower, InputTables(normal(N_ITEMS, 5), normal(N_ITEMS), 0.0))
 
 
+def sequence_tower() -> RandomNetwork:
+    """Return a causal transformer of two gated blocks."""
+    width, window = 8, 50
+    inner = 2 * width
+    layers = {
+        "query_key_value": (3 * width, width),
+        "out": (width, width),
+        "up": (2 * inner, width),
+        "down": (width, inner),
+        "gate_attention": (width, width),
+        "gate_forward": (width, width),
+    }
+    tensors = {"norm.weight": 1 + normal(width), "norm.bias": normal(width, seed=1)}
+    for block in range(2):
+        named = {f"{name}.weight": normal(*shape, seed=block) for name, shape in layers.items()}
+        named |= {f"{name}.bias": normal(shape[0], seed=block) for name, shape in layers.items()}
+        for name in ("norm_attention", "norm_forward"):
+            named |= {f"{name}.weight": 1 + normal(width, seed=block), f"{name}.bias": normal(width, seed=block + 2)}
+        named["distance"] = normal(2, window, seed=block)
+        tensors |= {f"blocks.{block}.{name}": tensor for name, tensor in named.items()}
+    tower = SequenceTower.of(tensors, {"n_blocks": 2, "n_heads": 2})
+    return RandomNetwork(tower, InputTables(3 * normal(N_ITEMS, width), normal(N_ITEMS), 0.0))
+
+
 ALL: dict[str, Callable[[], RandomNetwork]] = {
     "reading_tower": reading_tower,
     "choosing_tower": choosing_tower,
     "category_tower": category_tower,
+    "sequence_tower": sequence_tower,
 }

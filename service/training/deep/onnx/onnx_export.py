@@ -29,6 +29,7 @@ _MOST_DIFFERENCE: Final = 1e-3
 KINDS: Final = {
     "history_tower": "history_tower",
     "category_tower": "category_tower",
+    "sequence": "sequence",
 }
 
 
