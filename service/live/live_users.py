@@ -2,8 +2,12 @@
 
 Invariant: the result depends on the model and the user's live events alone, so that every replica answers the same.
 Users without live events cost one look-up.
+
+A model with a slow tower, such as a transformer, computes its users in a thread: of a user who is known here, when an
+event comes; of another, when a list is asked for. A request waits for the thread only if it comes before the result.
 """
 
+import asyncio
 import weakref
 from collections.abc import Collection, Container, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
@@ -13,7 +17,8 @@ from numpy.typing import NDArray
 
 from service.lists.item_scores import ListUser
 from service.live.live_state import LiveState, UserEvents
-from service.live.merged_history import merged_history
+from service.live.merged_history import MergedHistory, merged_history
+from service.live.user_worker import UserWorker
 from service.models.representation import UserRepresentation
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import UserHistory
@@ -86,6 +91,9 @@ class LiveUsers:
         self._absent: dict[str, None] = {}
         # Not the snapshot itself, which may hold users who were erased since.
         self._snapshot: weakref.ref[ModelSnapshot] | None = None
+        self._worker = UserWorker()
+        # Users who are computed ahead of a request; None before the first user whom the thread computed.
+        self._ahead: dict[str, asyncio.Task[LiveUser | None]] | None = None
         state.on_change(self._changed)
 
     def __repr__(self) -> str:
@@ -110,72 +118,124 @@ class LiveUsers:
             user_id: The user as in telemetry.
             user_row: The user in the model; None if it does not know the user.
         """
-        if self._snapshot is None or self._snapshot() is not snapshot:
-            self._snapshot = weakref.ref(snapshot)
-            self._kept.clear()
-            self._changed(None)
-        if user_id in self._absent:
-            return None
-        kept = self._kept.get(user_id)
-        if (
-            kept is not None
-            and user_id not in self._stale
-            and kept.user_row == user_row
-            and kept.oldest_ms >= self.state.since_ms
-        ):
-            return kept.user
-        return self._look_up(snapshot, user_id, user_row, kept)
+        kept, is_current = self._known(snapshot, user_id, user_row)
+        if is_current:
+            return None if kept is None else kept.user
+        events, user, merged = self._unfolded(snapshot, user_id, user_row, kept)
+        if merged is not None and user is not None:
+            user = _with(user, merged, merged.folded(snapshot, user_row))
+        self._keep(user_id, user_row, events, user)
+        return user
+
+    async def computed(self, snapshot: ModelSnapshot, user_id: str, user_row: int | None) -> LiveUser | None:
+        """Return a user as `user` does; of a model with a slow tower a thread computes what is not kept."""
+        if not snapshot.computes_users_slowly:
+            return self.user(snapshot, user_id, user_row)
+        kept, is_current = self._known(snapshot, user_id, user_row)
+        if is_current:
+            return None if kept is None else kept.user
+        events, user, merged = self._unfolded(snapshot, user_id, user_row, kept)
+        if events is None or user is None or merged is None:
+            self._keep(user_id, user_row, events, user)
+            return user
+        # Not the current one from here on, so that a request that comes before the result waits for it, too.
+        self._kept.pop(user_id, None)
+        self._ahead = {} if self._ahead is None else self._ahead
+        key = user_row, events.revision, id(snapshot)
+        found = await self._worker.computed(user_id, key, lambda: merged.folded(snapshot, user_row))
+        user = _with(user, merged, found)
+        # An event since, or another model, makes the result too old to keep; for this list it is not.
+        if user_id not in self._stale and self._snapshot is not None and self._snapshot() is snapshot:
+            self._keep(user_id, user_row, events, user)
+        return user
+
+    def compute_ahead(self, snapshot: ModelSnapshot, user_id: str, user_row: int | None) -> None:
+        """Begin to compute a user whose event has come, if a thread does that and has not too much to do."""
+        self._ahead = ahead = {} if self._ahead is None else self._ahead
+        if user_id in ahead or self._worker.is_busy or not snapshot.computes_users_slowly:
+            return
+
+        def end(task: asyncio.Task[LiveUser | None]) -> None:
+            del ahead[user_id]
+            # An error comes again, to the request that asks for the user.
+            if not task.cancelled() and task.exception() is None and user_id in self._stale:
+                self.compute_ahead(snapshot, user_id, user_row)
+
+        ahead[user_id] = asyncio.get_running_loop().create_task(self.computed(snapshot, user_id, user_row))
+        ahead[user_id].add_done_callback(end)
 
     def unfolded(self, snapshot: ModelSnapshot, user_id: str, user_row: int | None) -> LiveUser | None:
         """Return a user with live events as `user` does, without a representation and in less time."""
         events = self.state.user(user_id)
-        return None if events is None else self._merged(snapshot, events, user_row, folds=False)
+        merged = None if events is None else merged_history(snapshot, user_row, events.events, self._seen_types)
+        return None if events is None or merged is None or merged.is_as_trained else _user_of(snapshot, events, merged)
 
-    def _look_up(
+    def _known(self, snapshot: ModelSnapshot, user_id: str, user_row: int | None) -> tuple[_Kept | None, bool]:
+        """Return what is kept of a user, and whether it is current: without a kept one, that the user has no events."""
+        if self._snapshot is None or self._snapshot() is not snapshot:
+            self._snapshot = weakref.ref(snapshot)
+            self._kept.clear()
+            self._worker.forget()
+            self._changed(None)
+        if user_id in self._absent:
+            return None, True
+        kept = self._kept.get(user_id)
+        is_current = (
+            kept is not None
+            and user_id not in self._stale
+            and kept.user_row == user_row
+            and kept.oldest_ms >= self.state.since_ms
+        )
+        return kept, is_current
+
+    def _unfolded(
         self, snapshot: ModelSnapshot, user_id: str, user_row: int | None, kept: _Kept | None
-    ) -> LiveUser | None:
+    ) -> tuple[UserEvents | None, LiveUser | None, MergedHistory | None]:
+        """Return a user's events, the user without a representation, and the history to compute it from.
+
+        Without that history the user is complete; without events that count there is no user.
+        """
         self._stale.discard(user_id)
         events = self.state.user(user_id)
-        user = None
-        if events is not None:
-            if kept is not None and (kept.user_row, kept.revision) == (user_row, events.revision):
-                # The feed has delivered events since, which changes where they are from, and not what they are.
-                user = kept.user._replace(watermark=events.watermark)
-            else:
-                user = self._merged(snapshot, events, user_row, folds=True)
+        if events is None:
+            return None, None, None
+        if kept is not None and (kept.user_row, kept.revision) == (user_row, events.revision):
+            # The feed has delivered events since, which changes where they are from, and not what they are.
+            return events, kept.user._replace(watermark=events.watermark), None
+        merged = merged_history(snapshot, user_row, events.events, self._seen_types)
+        if merged.is_as_trained:
+            return events, None, None
+        return events, _user_of(snapshot, events, merged), merged
+
+    def _keep(self, user_id: str, user_row: int | None, events: UserEvents | None, user: LiveUser | None) -> None:
         if events is None or user is None:
             self._kept.pop(user_id, None)
             _keep(self._absent, user_id, None, _MOST_ABSENT)
         else:
             _keep(self._kept, user_id, _Kept(user_row, events.revision, events.oldest_ms, user), _MOST_KEPT)
-        return user
 
     def _changed(self, user_id: str | None) -> None:
         if user_id is None:
             self._absent.clear()
-            self._stale.update(self._kept)
+            self._stale.update(self._kept, self._worker.users)
             return
         self._absent.pop(user_id, None)
-        if user_id in self._kept:
+        if user_id in self._kept or user_id in self._worker.users:
             self._stale.add(user_id)
+            kept, snapshot = self._kept.get(user_id), None if self._snapshot is None else self._snapshot()
+            if self._ahead is not None and kept is not None and snapshot is not None:
+                self.compute_ahead(snapshot, user_id, kept.user_row)
 
-    def _merged(
-        self, snapshot: ModelSnapshot, events: UserEvents, user_row: int | None, *, folds: bool
-    ) -> LiveUser | None:
-        merged = merged_history(snapshot, user_row, events.events, self._seen_types)
-        if merged.is_as_trained:
-            return None
-        folded = merged.folded(snapshot, user_row) if folds else None
-        latest_ms = max((event.time_ms for event in events.events if event.type != IMPRESSION), default=0)
-        return LiveUser(
-            None if folded is None else folded._replace(seen=merged.seen),
-            merged.seen,
-            merged.history,
-            merged.n_live,
-            max(snapshot.data_as_of, rfc3339_ms(latest_ms / _MS_PER_S)),
-            events.watermark,
-            merged.shown,
-        )
+
+def _user_of(snapshot: ModelSnapshot, events: UserEvents, merged: MergedHistory) -> LiveUser:
+    """Return a user without a representation."""
+    latest_ms = max((event.time_ms for event in events.events if event.type != IMPRESSION), default=0)
+    as_of = max(snapshot.data_as_of, rfc3339_ms(latest_ms / _MS_PER_S))
+    return LiveUser(None, merged.seen, merged.history, merged.n_live, as_of, events.watermark, merged.shown)
+
+
+def _with(user: LiveUser, merged: MergedHistory, found: UserRepresentation | None) -> LiveUser:
+    return user if found is None else user._replace(representation=found._replace(seen=merged.seen))
 
 
 def _keep(found: dict[str, _T], user_id: str, value: _T, most: int) -> None:

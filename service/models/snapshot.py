@@ -207,6 +207,11 @@ class ModelSnapshot:
         return embedding_space(self.manifest)
 
     @property
+    def computes_users_slowly(self) -> bool:
+        """Whether a thread computes users with live events, in place of the event loop."""
+        return self.networks is not None and self.networks.user_tower.is_slow
+
+    @property
     def n_factors(self) -> int:
         """The rank k of the factorisation; 0 for a model with neighbours."""
         return int(self.item_factors.shape[1])

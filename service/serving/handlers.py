@@ -1,6 +1,7 @@
 """One coroutine per route: decode, look up, encode. `served_lists` makes and records lists."""
 
 import time
+from collections.abc import Iterable
 from functools import partial
 from typing import Final
 from urllib.parse import quote
@@ -20,9 +21,9 @@ from service.security import security_log
 from service.security.api_key import TENANT
 from service.serving import request_inputs, served_lists
 from service.serving.acceptance import accepted, translated_telemetry_errors
-from service.serving.context import CONTEXT, not_ready_reason
+from service.serving.context import CONTEXT, ReplicaContext, not_ready_reason
 from service.serving.feedback import FeedbackContext, feedback_events
-from service.serving.known_users import model_user_id
+from service.serving.known_users import model_user_id, user_row_of
 from service.serving.list_inputs import list_request_of
 from telemetry.events import System
 from telemetry.ids import rfc3339_ms, uuid7
@@ -98,7 +99,17 @@ async def events(request: web.Request) -> web.Response:
     client_key = None if request_inputs.is_balancer_key(request, key) else key
     with context.idempotency_keys.attempt(client_key, raw), translated_telemetry_errors():
         acceptance = await context.producer.accept(feedback, partial(context.live.accept, feedback))
+    if snapshot is not None and context.store.current().computes_users_slowly:
+        _compute_ahead(context, dict.fromkeys(row.user_id for row in body.events))
     return accepted({"accepted": acceptance.accepted, "durability": acceptance.durability})
+
+
+def _compute_ahead(context: ReplicaContext, user_ids: Iterable[str]) -> None:
+    """Begin to compute users whose events have come, so that their next lists need not wait."""
+    snapshot = context.store.current()
+    for user_id in user_ids:
+        user_row = user_row_of(context, snapshot, user_id)
+        context.live.compute_ahead(snapshot, context.pseudonyms.pseudonym(user_id), user_row)
 
 
 async def erase_user(request: web.Request) -> web.Response:

@@ -52,7 +52,7 @@ async def search_items(request: web.Request) -> web.Response:
         like_row,
         None if query.filter is None else _mask(context, query.filter, catalogue),
         catalogue.unavailable_rows(request_inputs.now_s()),
-        None if user_id is None else _user(context, snapshot, user_id),
+        None if user_id is None else await _user(context, snapshot, user_id),
     )
     found = await context.search.find(model, snapshot, catalogue, search)
     items: list[search_wire.FoundItem] = [
@@ -80,6 +80,6 @@ def _mask(context: ReplicaContext, text: str, catalogue: Catalogue) -> np.ndarra
         raise wire.invalid_text("filter", refused.reason, refused.column) from None
 
 
-def _user(context: ReplicaContext, snapshot: ModelSnapshot, user_id: str) -> ListUser | None:
+async def _user(context: ReplicaContext, snapshot: ModelSnapshot, user_id: str) -> ListUser | None:
     user_row = user_row_of(context, snapshot, user_id)
-    return list_user(user_row, context.live.user(snapshot, context.pseudonyms.pseudonym(user_id), user_row))
+    return list_user(user_row, await context.live.computed(snapshot, context.pseudonyms.pseudonym(user_id), user_row))

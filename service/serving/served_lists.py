@@ -91,10 +91,12 @@ async def _prepare(request: web.Request, list_request: ListRequest) -> PreparedL
     user_row = None if list_request.user_id is None else user_row_of(context, snapshot, list_request.user_id)
     if pseudonym is None:
         live = None
-    elif list_request.level is None:
-        live = context.live.user(snapshot, pseudonym, user_row)
-    else:
+    elif list_request.level is not None:
         live = context.live.unfolded(snapshot, pseudonym, user_row)
+    elif snapshot.computes_users_slowly:
+        live = await context.live.computed(snapshot, pseudonym, user_row)
+    else:
+        live = context.live.user(snapshot, pseudonym, user_row)
     user = list_user(user_row, live)
     # In milliseconds, as the served event has it.
     now_s = int(time.time() * 1000) / 1000

@@ -26,7 +26,7 @@ async def known_user(request: web.Request) -> web.Response:
     snapshot = context.store.current()
     pseudonym = context.pseudonyms.pseudonym(user_id)
     user_row = user_row_of(context, snapshot, user_id)
-    live = context.live.user(snapshot, pseudonym, user_row)
+    live = await context.live.computed(snapshot, pseudonym, user_row)
     events = context.live.state.user(pseudonym)
     user = list_user(user_row, live)
     history = None if user is None else user.known_history(snapshot)

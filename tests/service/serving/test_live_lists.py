@@ -11,9 +11,11 @@ from scipy.sparse import csr_array
 
 from service.models import scoring
 from service.models.fold_in.fold_in import fold_in
-from service.models.fold_in.settings import FoldIn
+from service.models.fold_in.settings import NETWORK, FoldIn
 from service.models.history_weights import HistoryWeights
 from service.models.neighbourhood import Neighbourhood
+from service.models.networks.networks import Networks
+from service.models.networks.sequence import SequenceTower
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import CLICK, RATING, UserHistory
 from service.serving.app import build_app
@@ -22,6 +24,7 @@ from telemetry.live.state_watermark import parse_watermark
 from telemetry.pseudonym import Pseudonymiser
 from telemetry.settings import LiveSettings
 from tests.support.replica_app import Client, body, recorded_events
+from tests.support.small_transformers import tensors
 
 WEIGHTS = HistoryWeights(half_life=3.0)
 
@@ -43,7 +46,19 @@ def with_neighbours(made: ModelSnapshot) -> ModelSnapshot:
     )
 
 
-@pytest.fixture(params=[with_factors, with_neighbours])
+def with_transformer(made: ModelSnapshot) -> ModelSnapshot:
+    """Its users are computed in a thread."""
+    rng = np.random.default_rng(0)
+    weights = tensors(rng, width=made.n_factors, n_blocks=2, n_heads=1, window=50, gated=True)
+    return replace(
+        made,
+        networks=Networks(SequenceTower.of(weights, {"n_blocks": 2, "n_heads": 1})),
+        fold_in=FoldIn(NETWORK, HistoryWeights(window=50)),
+        item_bias=np.zeros_like(made.item_bias),
+    )
+
+
+@pytest.fixture(params=[with_factors, with_neighbours, with_transformer])
 def model(
     request: pytest.FixtureRequest, context: ReplicaContext, make_snapshot: Callable[..., ModelSnapshot]
 ) -> ModelSnapshot:
