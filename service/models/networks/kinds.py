@@ -12,6 +12,7 @@ _KINDS: Final[dict[str, tuple[str, str]]] = {
     "history_tower": ("service.models.networks.history_tower", "HistoryTower"),
     "category_tower": ("service.models.networks.category_tower", "CategoryTower"),
     "sequence": ("service.models.networks.sequence", "SequenceTower"),
+    "pair_ranker": ("service.models.networks.pair_ranker", "PairRanker"),
 }
 
 
