@@ -267,7 +267,7 @@ class _Replica:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._key_watcher.stop()
         if self._context.candidates is not None:
-            await self._context.candidates.close()
+            self._context.candidates.close()
         # 5. The admin port last, so that the drain can be observed.
         await self._admin.close()
         _log.info("replica stopped", unshipped=left)

@@ -5,17 +5,18 @@ A second attempt goes to another address if there is one. Calls are reads, so th
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-import aiohttp
 import orjson
 import structlog
 from yarl import URL
 
 from service.candidates.circuit import Circuit
+from service.candidates.connections import Connections
 from service.config import CandidatesConfig
 from service.errors import CandidatesUnavailable
 
@@ -27,8 +28,6 @@ FAILURES: Final[tuple[FailureKind, ...]] = (
 _ATTEMPTS: Final = 2
 # The share of the deadline for the first attempt, so that another address has as long.
 _FIRST_SHARE: Final = 0.5
-# Below the time after which a replica closes an idle connection.
-_IDLE_S: Final = 5.0
 # An address that refused a connection is not asked again within this time while its circuit is open.
 _REFUSED_S: Final = 0.02
 _POLL_S: Final = 0.1
@@ -40,6 +39,8 @@ _OK: Final = 200
 # Refusals that every replica would repeat.
 _FINAL: Final = frozenset({401, 403, 413, 422})
 SPACE_HEADER: Final = "X-Embedding-Space"
+_SPACE: Final = re.compile(SPACE_HEADER.lower().encode() + rb":[ \t]*([!-~]+)[ \t]*\r\n")
+_JSON: Final = {"Content-Type": "application/json"}
 
 
 class Answer(NamedTuple):
@@ -67,6 +68,7 @@ class _Failed(Exception):
 @dataclass
 class _Address:
     url: URL
+    connections: Connections
     circuit: Circuit = field(default_factory=Circuit)
     open: int = 0
     refused_s: float | None = None  # when it last refused a connection; None if it did not when it was last asked
@@ -85,9 +87,8 @@ class CandidateClient:
     """
 
     def __init__(self, config: CandidatesConfig) -> None:
-        self._addresses = [_Address(URL(url)) for url in config.addresses]
+        self._addresses = [_Address(URL(url), Connections(URL(url))) for url in config.addresses]
         self._timeout_s = config.timeout_s
-        self._session: aiohttp.ClientSession | None = None
         self._next = 0
         self._problem = ""
         self._noted_s = -_NOTE_EVERY_S
@@ -123,10 +124,13 @@ class CandidateClient:
             if address is None or address is tried:
                 address = self._refusing(tried) or address
             if address is None:
-                failed = failed or _Failed("circuit", "no address has answered lately")
-                self.failures["circuit"] += 1
+                if failed is None:
+                    failed = _Failed("circuit", "no address has answered lately")
+                    self.failures["circuit"] += 1
                 break
             left_s = ends_s - time.monotonic()
+            if left_s <= 0:
+                break
             try:
                 answer = await self._attempt(address, body, headers, left_s * (1 if attempt else _FIRST_SHARE))
             except _Failed as error:
@@ -153,10 +157,10 @@ class CandidateClient:
                 return False
             await asyncio.sleep(_POLL_S)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
+        for address in self._addresses:
+            address.connections.close()
 
     def _choose(self, tried: _Address | None) -> _Address | None:
         """Return the address with the fewest open requests, in turn, and another than the one tried if there is one."""
@@ -185,18 +189,16 @@ class CandidateClient:
         address.circuit.enter()
         address.open += 1
         try:
-            async with (
-                asyncio.timeout(timeout_s),
-                self._opened().post(
-                    address.url / "v1" / "candidates", data=body, headers=headers, allow_redirects=False
-                ) as response,
-            ):
-                status, content = response.status, await response.read()
+            async with asyncio.timeout(timeout_s):
+                answered = await address.connections.exchange("POST", "/v1/candidates", {**_JSON, **headers}, body)
         except TimeoutError:
             address.refused_s = None
             address.circuit.fail(time.monotonic())
             raise _Failed("timeout", f"{address.url} did not answer within {timeout_s:.3f} s") from None
-        except (aiohttp.ClientError, OSError) as error:
+        except CandidatesUnavailable as error:
+            address.circuit.fail(time.monotonic())
+            raise _Failed("answer", f"{address.url}: {error}") from None
+        except OSError as error:
             address.circuit.fail(time.monotonic())
             address.refused_s = time.monotonic()
             raise _Failed("connection", f"{address.url} cannot be reached: {type(error).__name__}") from None
@@ -206,7 +208,7 @@ class CandidateClient:
         finally:
             address.open -= 1
         try:
-            answer = _answer(address.url, status, content)
+            answer = _answer(address.url, answered.status, answered.body)
         except _Failed as error:
             # A refusal is an answer of a service that works.
             if error.is_final or error.kind == "embedding_space":
@@ -220,21 +222,12 @@ class CandidateClient:
 
     async def _space(self, address: _Address) -> str | None:
         try:
-            async with asyncio.timeout(_SPACE_S), self._opened().get(address.url / "readyz") as response:
-                return response.headers.get(SPACE_HEADER)
-        except (TimeoutError, aiohttp.ClientError, OSError):
+            async with asyncio.timeout(_SPACE_S):
+                answered = await address.connections.exchange("GET", "/readyz", {})
+        except (TimeoutError, CandidatesUnavailable, OSError):
             return None
-
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_S),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None),
-                headers={"Content-Type": "application/json"},
-                auto_decompress=False,
-            )
-        return self._session
+        found = _SPACE.search(answered.head)
+        return None if found is None else found[1].decode()
 
     def _note(self, problem: str) -> None:
         """Log when the service begins to fail, and when it answers again."""

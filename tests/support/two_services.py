@@ -92,7 +92,7 @@ async def two_services(config: Config) -> AsyncIterator[TwoServices]:
         )
         async with TestClient(TestServer(build_app(ranker))) as at_ranker:
             yield TwoServices(config, Service(ranker, at_ranker), Service(finder, at_finder))
-        await asked.close()
+        asked.close()
     await job.stop()
     for task in shipping:
         task.cancel()
