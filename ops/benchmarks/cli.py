@@ -8,7 +8,7 @@ import typer
 
 from ops.benchmarks.commands.catalogues import item_index, item_search, search_taste
 from ops.benchmarks.commands.costs import filters, fold_in, keys, live, telemetry
-from ops.benchmarks.commands.installations import freshness, outage, overload
+from ops.benchmarks.commands.installations import freshness, outage, overload, services
 from ops.benchmarks.commands.models import models, new_items, scale
 from ops.benchmarks.commands.route import hello, recommend
 
@@ -26,6 +26,7 @@ app.command()(filters)
 app.command()(freshness)
 app.command()(outage)
 app.command()(overload)
+app.command()(services)
 app.command()(models)
 app.command()(scale)
 app.command()(new_items)

@@ -6,51 +6,19 @@ half before are archived, so that neither pays for the other. Only the ratios of
 
 import asyncio
 import contextlib
-import random
 import secrets
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import psutil
-
-from loadbalancer import roster
+from ops.benchmarks.halves import Half, PairPlan, measure, rng
 from ops.benchmarks.workbench import replica_admin_ports, wait_until_archived
-from ops.load.attack import Attack, ClientRules
 from ops.load.http_connection import HttpClient
-from ops.load.pacing import schedule
 from ops.load.population import Target, discover
-from ops.load.summary import Summary
 from ops.load.traffic import Mix, Traffic
-from service.errors import RunError
-
-_WARMUP_S: Final = 2.0
-_MS_PER_S: Final = 1e3
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutagePlan:
-    """The options of a run; 15 of 100 requests report events."""
-
-    pairs: int
-    seconds: float
-    rate: float
-    connections: int
-    seed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Half:
-    """The latencies of good lists, the replicas' processor time per request, and the failures after one retry."""
-
-    p50_ms: float
-    p99_ms: float
-    replica_ms: float
-    requests: int
-    failures: dict[str, int]
 
 
 @dataclass
@@ -88,7 +56,7 @@ class Pairs:
 
 
 async def compare(
-    plan: OutagePlan,
+    plan: PairPlan,
     home: Path,
     target: Target,
     without_redis: Callable[[], AbstractContextManager[None]],
@@ -106,22 +74,16 @@ async def compare(
         traffic = Traffic(
             population,
             Mix(),
-            _rng(plan, "traffic"),
+            rng(plan, "traffic"),
             headers=target.headers,
             base_path="",
             run_id=f"outage-{secrets.token_hex(6)}",
         )
 
-        async def half() -> Half:
-            await _drive(plan, client, traffic, _WARMUP_S)
-            before_s = _replicas_s(home)
-            summary = await _drive(plan, client, traffic, plan.seconds)
-            return _half(summary, _replicas_s(home) - before_s)
-
         for index in range(plan.pairs):
             for away in (False, True) if index % 2 == 0 else (True, False):
                 with without_redis() if away else contextlib.nullcontext():
-                    (pairs.away if away else pairs.normal).append(await half())
+                    (pairs.away if away else pairs.normal).append(await measure(plan, home, client, traffic))
                 await asyncio.to_thread(wait_until_archived, replica_admin_ports(home))
             normal, gone = pairs.normal[-1], pairs.away[-1]
             on_progress(
@@ -141,35 +103,3 @@ def rows(figures: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         yield title, *times, f"{half['failed']} of {half['requests']}"
     ratios = (f"{figures[f'{field}_ratio']:.3f}" for field in ("p50", "p99", "replica"))
     yield "median of the pairs' ratios", *ratios, ""
-
-
-async def _drive(plan: OutagePlan, client: HttpClient, traffic: Traffic, duration_s: float) -> Summary:
-    summary = Summary()
-    attack = Attack(client, traffic, ClientRules(), _rng(plan, "jitter"), summary.add)
-    await attack.run(schedule("poisson", plan.rate, duration_s, _rng(plan, "pacing")))
-    return summary
-
-
-def _half(summary: Summary, replicas_s: float) -> Half:
-    lists = summary.kinds["recommend"].latency
-    p50_s, p99_s = lists.percentile_s(0.5), lists.percentile_s(0.99)
-    if p50_s is None or p99_s is None:
-        raise RunError("No list had a good answer.")
-    total = summary.total()
-    return Half(
-        p50_ms=p50_s * _MS_PER_S,
-        p99_ms=p99_s * _MS_PER_S,
-        replica_ms=replicas_s / total.requests * _MS_PER_S,
-        requests=total.requests,
-        failures=dict(total.failures),
-    )
-
-
-def _replicas_s(home: Path) -> float:
-    """Return the processor time of the replicas since their start, in seconds."""
-    pids = (row.pid for row in roster.read(home) if roster.is_replica(row) and row.pid is not None)
-    return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
-
-
-def _rng(plan: OutagePlan, use: str) -> random.Random:
-    return random.Random(f"{plan.seed}/{use}")  # noqa: S311  # chance that can be repeated, not secrets

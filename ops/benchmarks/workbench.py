@@ -137,10 +137,10 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         self._start_command("replica", argv, redis_url, lambda: answers(admin_port, "/readyz"))
         return port, admin_port
 
-    def start_all(self, redis_url: str, replicas: int) -> int:
-        """Start an installation with that Redis, and return the balancer's port."""
+    def start_all(self, redis_url: str, replicas: int, candidates: int = 0) -> int:
+        """Start an installation with that Redis, and return the balancer's port; with `candidates`, of two services."""
         (port,) = ports.choose(1)
-        argv = ["up", "--replicas", str(replicas), "--port", str(port)]
+        argv = ["up", "--replicas", str(replicas), "--candidates", str(candidates), "--port", str(port)]
         self._start_command("up", argv, redis_url, lambda: answers(port, "/readyz") and self._all_ready())
         return port
 

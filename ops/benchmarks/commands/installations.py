@@ -1,6 +1,7 @@
 """The benchmarks of whole installations under faults and overload."""
 
 import asyncio
+import shutil
 from typing import Annotated
 
 import typer
@@ -72,9 +73,10 @@ def outage(
     import uvloop
 
     from ops.benchmarks import outage as outages
+    from ops.benchmarks.halves import PairPlan
     from ops.load.population import Target
 
-    plan = outages.OutagePlan(pairs=pairs, seconds=seconds, rate=rate, connections=connections, seed=seed)
+    plan = PairPlan(pairs=pairs, seconds=seconds, rate=rate, connections=connections, seed=seed)
     with Workbench.temporary() as bench:
         note(f"training on {data}")
         bench.train(data)
@@ -88,6 +90,49 @@ def outage(
     for name, limit in (("p50", max_p50), ("p99", max_p99)):
         if limit is not None and figures[f"{name}_ratio"] > limit:
             raise RunError(f"The objective --max-{name} {limit:g} was missed: it is {figures[f'{name}_ratio']:g}.")
+    return 0
+
+
+def services(
+    *,
+    data: Data = "demo",
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of halves.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Length of a half.")] = 10.0,
+    rate: Annotated[float, typer.Option(min=1, help="Requests per second.")] = 300.0,
+    replicas: Annotated[int, typer.Option(min=1, max=64, help="Replicas that make lists, of each shape.")] = 2,
+    candidates: Annotated[int, typer.Option(min=1, max=64, help="Replicas that find candidates.")] = 2,
+    connections: Annotated[int, typer.Option(min=1, max=512, help="Kept-alive connections.")] = 32,
+    seed: Seed = 1,
+    as_json: Json = False,
+) -> int:
+    """Compare lists of one process with lists of two services, through the balancer."""
+    import uvloop
+
+    from ops.benchmarks import two_services
+    from ops.benchmarks.halves import PairPlan
+    from ops.load.population import Target
+
+    plan = PairPlan(pairs=pairs, seconds=seconds, rate=rate, connections=connections, seed=seed)
+    with Workbench.temporary() as single, Workbench.temporary() as split:
+        note(f"training on {data}")
+        single.train(data)
+        shutil.copytree(single.home / "models", split.home / "models")
+        shapes = (
+            two_services.Shape(
+                two_services.ONE, single.home, Target(HOST, single.start_all(single.start_redis(), replicas), "")
+            ),
+            two_services.Shape(
+                two_services.TWO,
+                split.home,
+                Target(HOST, split.start_all(split.start_redis(), replicas, candidates), ""),
+            ),
+        )
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            figures = runner.run(two_services.compare(plan, shapes, note)).figures()
+    title = f"lists at {rate:g} requests/s"
+    report(figures, title, two_services.HEADINGS, two_services.rows(figures), as_json=as_json)
+    if failed := sum(figures[name]["failed"] for name in (two_services.ONE, two_services.TWO)):
+        raise RunError(f"{failed} requests failed.")
     return 0
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from ops.benchmarks import outage, recommend_route
+from ops.benchmarks.halves import Half
 from ops.benchmarks.key_check_cost import measure as measure_keys
 from ops.benchmarks.measured_process import run_measured
 from ops.benchmarks.telemetry import telemetry_cost
@@ -101,9 +102,9 @@ def test_a_missed_objective_of_telemetry_is_a_sentence() -> None:
 def test_halves_are_compared_with_their_neighbours() -> None:
     """The median of the pairs' ratios, away to normal; failures are added up."""
 
-    def half(p50_ms: float, p99_ms: float, failed: int = 0) -> outage.Half:
+    def half(p50_ms: float, p99_ms: float, failed: int = 0) -> Half:
         failures = {"eof": failed} if failed else {}
-        return outage.Half(p50_ms=p50_ms, p99_ms=p99_ms, replica_ms=p50_ms / 2, requests=100, failures=failures)
+        return Half(p50_ms=p50_ms, p99_ms=p99_ms, replica_ms=p50_ms / 2, requests=100, failures=failures)
 
     pairs = outage.Pairs(
         normal=[half(2, 10), half(4, 40), half(1, 5)], away=[half(3, 10), half(4, 20, failed=2), half(2, 15)]
