@@ -6,9 +6,12 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 
 from service.errors import Unavailable
+from service.models.fold_in.settings import FoldIn
+from service.models.history_weights import HistoryWeights
 from service.models.item_record import ItemRecord
 from service.models.item_records import ItemRecords
 from service.serving import catalogue_search
@@ -135,10 +138,16 @@ async def test_the_taste_of_a_user_decides_among_equals(client: Client, titled: 
         assert (await found(client, f"q=toy+story&user_id={user}"))[0] == "i0"
 
 
-async def test_live_events_of_a_user_count_in_a_search(client: Client, make_snapshot: Callable[..., Any]) -> None:
-    """The search of a user whom the model does not know is answered as for nobody."""
-    first = await body(client, "GET", "/v1/items?like=i3&user_id=stranger", 200)
-    assert first["items"] == (await body(client, "GET", "/v1/items?like=i3", 200))["items"]
+async def test_live_events_of_a_user_count_in_a_search(client: Client, titled: ReplicaContext) -> None:
+    """A user whom the model does not know is answered as nobody, until an event says what they like."""
+    model = titled.store.current()
+    titled.store.swap(replace(model, fold_in=FoldIn("decayed_sum", HistoryWeights(half_life=2.0))))
+    popular = await found(client, "q=untold&n=500")
+    assert await found(client, "q=untold&n=500&user_id=stranger") == popular
+    event = {"type": "purchase", "user_id": "stranger", "item_id": "i20"}
+    await body(client, "POST", "/v1/events", 202, json={"events": [event]})
+    expected = np.argsort(-(model.item_factors[7:] @ model.item_factors[20] + model.item_bias[7:]), kind="stable") + 7
+    assert await found(client, "q=untold&n=500&user_id=stranger") == [f"i{row}" for row in expected.tolist()]
 
 
 async def test_changes_of_items_are_searched_at_once(client: Client, titled: ReplicaContext) -> None:
