@@ -75,9 +75,10 @@ def live_state(config: Config) -> Finding:
 
 
 def model(config: Config) -> Finding:
-    """Load the active model."""
+    """Load the active model, and those that roles have of their own."""
     from service.errors import ModelMissing
     from service.models import active_model
+    from service.models.roles import SEPARATE
 
     try:
         active = active_model.load(config.models_dir, config.models.load_timeout_s)
@@ -86,6 +87,12 @@ def model(config: Config) -> Finding:
         if active_model.version(config.models_dir) is not None:
             raise
         return "warn", "No model is active; recollect train or recollect up makes one."
+    if active_model.own_roles(config.models_dir):
+        found = {role: active_model.load(config.models_dir, config.models.load_timeout_s, role) for role in SEPARATE}
+        serving = ", ".join(f"{role} {one.version}" for role, one in found.items())
+        if found["ranking"].embedding_space not in {None, found["candidates"].embedding_space}:
+            return "warn", f"The roles serve versions of two embedding spaces, so that lists are degraded: {serving}."
+        return "ok", f"Each role has its version: {serving}."
     return "ok", f"{active.version}: {len(active.users)} users, {len(active.items)} items, {active.n_factors} factors."
 
 

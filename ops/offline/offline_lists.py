@@ -65,7 +65,7 @@ class OfflineLists:
     """
 
     def __init__(self, config: Config) -> None:
-        version = active_model.version(config.models_dir)
+        version = active_model.version(config.models_dir, "ranking")
         if version is None:
             raise ModelMissing(
                 f"No model is active in {config.models_dir}; make one with: recollect train --data PATH."

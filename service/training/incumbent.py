@@ -83,7 +83,7 @@ class Incumbent:
 def active(models_dir: Path) -> Incumbent | None:
     """Return the active model; None if there is none, it fails its checks, or it is of the demo data."""
     try:
-        version = active_model.version(models_dir)
+        version = active_model.version(models_dir, "ranking")
         snapshot = None if version is None else artefact.load(models_dir / version)
     except (ModelError, OSError):
         return None

@@ -19,6 +19,8 @@ from ops import loadtest
 from ops.checks import access, software, state
 from ops.commands.doctor import CHECKS, doctor, run_check
 from service.config import Config
+from service.models import publication
+from service.models.snapshot import ModelSnapshot
 from service.security.api_key import new_key
 from service.security.key_file import KeyFile
 from telemetry.batch import Position
@@ -283,6 +285,23 @@ def test_a_configured_program_must_run(
     monkeypatch.setenv(variable, "/bin/true")
     status, sentence = _finding(config, check)
     assert (status, variable in sentence) == ("fail", True)
+
+
+def test_versions_of_two_embedding_spaces_are_a_warning(
+    config: Config, make_snapshot: Callable[..., ModelSnapshot]
+) -> None:
+    """The sentence names the versions of both roles."""
+    models_dir = config.models_dir
+    first, same, other = (
+        publication.publish(models_dir, make_snapshot(seed=seed), data={}, measures={}) for seed in (0, 0, 1)
+    )
+    publication.activate(models_dir, first)
+    publication.activate(models_dir, same, "ranking")
+    expected = f"Each role has its version: candidates {first}, ranking {same}."
+    assert _finding(config, "model") == ("ok", expected)
+    publication.activate(models_dir, other, "ranking")
+    status, sentence = _finding(config, "model")
+    assert (status, f"candidates {first}, ranking {other}." in sentence) == ("warn", True)
 
 
 def test_a_broken_active_model_is_a_fault(config: Config) -> None:
