@@ -10,6 +10,7 @@ from ops.pages.settings_page import render
 from service.config import from_env
 from service.declared_settings import declared, read
 from service.errors import UsageError
+from service.replica import serve
 
 
 def test_the_environment_overrides_the_defaults() -> None:
@@ -45,6 +46,19 @@ def test_a_rating_scale_is_two_numbers_in_order(text: str) -> None:
     """Anything else is refused by name, before any command does its work."""
     with pytest.raises(UsageError, match=f"RECOLLECT_RATING_SCALE must be LOW:HIGH, .* not '{text}'"):
         from_env({"RECOLLECT_RATING_SCALE": text})
+
+
+def test_the_addresses_of_the_candidates_service_are_checked() -> None:
+    """The ranking role cannot go without any."""
+    given = {"HOME": "/h", "RECOLLECT_CANDIDATES_URLS": " http://127.0.0.1:1, https://finder.example/below ,"}
+    assert from_env(given).candidates.addresses == ("http://127.0.0.1:1", "https://finder.example/below")
+    for wrong in ("127.0.0.1:1", "ftp://finder", "http://", "http://[::1"):
+        with pytest.raises(UsageError, match="is no http or https URL"):
+            from_env({"HOME": "/h", "RECOLLECT_CANDIDATES_URLS": wrong})
+    with pytest.raises(UsageError, match="RECOLLECT_ROLE must be all, candidates or ranking, not 'rank'"):
+        from_env({"HOME": "/h", "RECOLLECT_ROLE": "rank"})
+    with pytest.raises(UsageError, match="The role ranking needs the addresses of the candidates service"):
+        serve(from_env({"HOME": "/h", "RECOLLECT_ROLE": "ranking"}), 0)
 
 
 def test_a_declared_rating_scale_is_read() -> None:
