@@ -78,7 +78,7 @@ def query_of(model: ListModel, request: ListRequest, user: ListUser | None, now_
     ):
         return None
     if request.session or request.user_features:
-        user = request_user(snapshot, user, request, now_s)
+        user = request_user(snapshot, model.catalogue, user, request, now_s)
     if user is None or not user.is_known:
         return None
     # Before another service is asked, so that a wrong filter is refused here.

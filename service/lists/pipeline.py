@@ -112,7 +112,7 @@ def make_list(
     snapshot = model.snapshot
     page = page_of(request)
     if request.session or request.user_features:
-        user = request_user(snapshot, user, request, now_s)
+        user = request_user(snapshot, model.catalogue, user, request, now_s)
     seeds = rows_of(snapshot, _seed_ids(request))
     scores, source = _scores(model, request, seeds, user)
     pinned = pinned_rows(model, request, page, now_s)

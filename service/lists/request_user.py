@@ -1,8 +1,8 @@
 """The user of a list with what the request itself says of them: a session, and features.
 
-Both need no events, and leave nothing behind. Features are attributes of the user, such as an age or a town: those that
-are given replace what the model knows, and the rest stays. They count in models that compute users by a network; the
-answer says which ones did. Pure.
+Both need no events, and leave nothing behind. Features are attributes of the user, such as an age or a town, and
+favourite categories (`stated_taste`). Attributes that are given replace what the model knows, and the rest stays; they
+count in models that compute users by a network. The answer says which features counted. Pure.
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from service.lists.filters.columns import Columns
 from service.lists.item_scores import ListUser
 from service.lists.list_request import ListRequest
 from service.lists.sessions import with_session
+from service.lists.stated_taste import is_known_taste, known_tastes, taste_rows, with_taste
 from service.models.features.attribute_categories import GivenValue
 from service.models.features.feature_encoder import FeatureEncoder
 from service.models.fold_in.settings import NETWORK
@@ -34,11 +36,14 @@ class FeatureUse(NamedTuple):
     unknown: list[str]
 
 
-def request_user(snapshot: ModelSnapshot, user: ListUser | None, request: ListRequest, now_s: float) -> ListUser | None:
+def request_user(
+    snapshot: ModelSnapshot, columns: Columns, user: ListUser | None, request: ListRequest, now_s: float
+) -> ListUser | None:
     """Return the user of a list after the session of the request, with its features.
 
     Args:
         snapshot: The model.
+        columns: The attributes of its items.
         user: The user so far; None for an unknown one.
         request: What is asked for; at a reduced level there is no time to compute the user.
         now_s: The time of the request.
@@ -47,26 +52,28 @@ def request_user(snapshot: ModelSnapshot, user: ListUser | None, request: ListRe
     attributes = None
     if folds and request.user_features:
         attributes = _attributes(snapshot, None if user is None else user.row, request.user_features)
+        taste = taste_rows(snapshot, columns, request.user_features)
+        if taste.size or attributes is not None:
+            user = _with_features(snapshot, user, taste, attributes, now_s)
     if request.session:
-        after = with_session(snapshot, user, request.session, now_s, folds=folds, attributes=attributes)
-        if after is not user:
-            return after
-    return user if attributes is None else _with_attributes(snapshot, user, attributes)
+        return with_session(snapshot, user, request.session, now_s, folds=folds, attributes=attributes)
+    return user
 
 
-def feature_use(snapshot: ModelSnapshot, request: ListRequest) -> FeatureUse:
+def feature_use(snapshot: ModelSnapshot, columns: Columns, request: ListRequest) -> FeatureUse:
     """Return what becomes of the features of a request."""
     given = request.user_features or {}
     encoder = _encoder(snapshot)
-    unknown = list(given) if encoder is None else encoder.unused(given)
+    unused = list(given) if encoder is None else encoder.unused(given)
+    unknown = [name for name in unused if not is_known_taste(snapshot, columns, name, given[name])]
     used = [name for name in given if name not in unknown] if request.level is None else []
     return FeatureUse(used, unknown)
 
 
-def known_features(snapshot: ModelSnapshot) -> tuple[str, ...]:
-    """Return the names of the features that lists of a model answer to."""
+def known_features(snapshot: ModelSnapshot, columns: Columns) -> list[str]:
+    """Return the names of the features that lists of a model answer to, ascending."""
     encoder = _encoder(snapshot)
-    return () if encoder is None else encoder.user_names
+    return sorted({*(() if encoder is None else encoder.user_names), *known_tastes(snapshot, columns)})
 
 
 def _encoder(snapshot: ModelSnapshot) -> FeatureEncoder | None:
@@ -84,11 +91,19 @@ def _attributes(snapshot: ModelSnapshot, row: int | None, given: Mapping[str, Gi
     return encoder.user(given, known)
 
 
-def _with_attributes(snapshot: ModelSnapshot, user: ListUser | None, attributes: NDArray[np.int32]) -> ListUser | None:
+def _with_features(
+    snapshot: ModelSnapshot,
+    user: ListUser | None,
+    taste: NDArray[np.int32],
+    attributes: NDArray[np.int32] | None,
+    now_s: float,
+) -> ListUser | None:
     history = NO_HISTORY if user is None else user.known_history(snapshot)
     row, shown = (None, {}) if user is None else (user.row, user.shown)
+    seen = history.rows if user is None else user.seen_rows(snapshot)
+    if taste.size:
+        history = with_taste(snapshot, history, taste, now_s)
     folded = folded_user(snapshot, row, history, attributes)
     if folded is None:
         return user
-    seen = history.rows if user is None else user.seen_rows(snapshot)
     return ListUser(row, folded._replace(seen=np.unique(seen).astype(np.int32)), history=history, shown=shown)

@@ -164,9 +164,10 @@ async def _log_erase(request: web.Request, erase: System) -> None:
 async def model(request: web.Request) -> web.Response:
     """GET /v1/model: the served model."""
     request_inputs.require_query_fields(request, ())
-    snapshot = request.app[CONTEXT].store.current()
+    store = request.app[CONTEXT].store
+    snapshot, catalogue = store.current(), store.catalogue
     published = {name: snapshot.manifest.get(name) for name in model_wire.ServedModel.__annotations__}
-    own = {"embedding_space": snapshot.embedding_space, "user_features": known_features(snapshot)}
+    own = {"embedding_space": snapshot.embedding_space, "user_features": known_features(snapshot, catalogue)}
     return Reply(wire.encode({**published, **own}))
 
 

@@ -68,7 +68,7 @@ class RankedList:
             ),
         }
         if self.list_request.user_features:
-            use = feature_use(self._snapshot, self.list_request)
+            use = feature_use(self._snapshot, self._catalogue, self.list_request)
             found["user_features"] = {"used": use.used, "unknown": use.unknown}
         return found
 

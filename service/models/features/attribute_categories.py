@@ -1,7 +1,7 @@
 """The categories of one attribute: its texts, its flags and the bands of its numbers.
 
-Invariant: a category is a function of the value alone, whoever asks: the same value has the same category in training,
-in serving, and after the categories were read back from JSON. Pure.
+Invariant: a category is a function of the value alone: the same value has the same category in training, in serving,
+and after the categories were read back from JSON. Pure.
 """
 
 from bisect import bisect_left, bisect_right

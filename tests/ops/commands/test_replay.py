@@ -110,7 +110,7 @@ async def use(installation: Installation, rng: np.random.Generator, n: int) -> N
             "pins": [{"item_id": "i7", "position": 1}],
             "session": ["i4", {"item_id": "i9", "type": "rating", "value": 4}, "i4"],
             "boosts": [{"filter": 'genre == "Drama"', "factor": 3}],
-            "user_features": {"age": int(rng.integers(18, 45)), "gender": "F", "town": ["Rome"]},
+            "user_features": {"age": int(rng.integers(18, 45)), "favourite_genres": ["Comedy"], "town": ["Rome"]},
             "seeds": ["i4", "i9", "nothing"],
             "explain": 3,
         }

@@ -14,8 +14,10 @@ from service.models.fold_in.fold_in import fold_in
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import NO_HISTORY
 from tests.support import tiny_networks
+from tests.support.attribute_columns import ListedColumns
 
 MakeSnapshot = Callable[..., ModelSnapshot]
+COLUMNS = ListedColumns([{"genres": ["Comedy" if row % 2 else "Horror"], "year": 1990 + row} for row in range(60)])
 # The ages of the users are 20, 30 and 40, and their genders F and M, which are the categories 1 and 2.
 THIRTY_F, UNKNOWN = [2, 1], [0, 0]
 
@@ -41,7 +43,7 @@ def assert_computed(user: ListUser | None, snapshot: ModelSnapshot, row: int | N
 
 
 def test_a_visitor_of_whom_only_features_are_known(snapshot: ModelSnapshot) -> None:
-    user = request_user(snapshot, None, asked(age=35, gender="F"), 5.0)
+    user = request_user(snapshot, COLUMNS, None, asked(age=35, gender="F"), 5.0)
     assert_computed(user, snapshot, None, THIRTY_F)
     assert user is not None
     assert (user.row, user.is_known, user.known_history(snapshot).rows.size) == (None, True, 0)
@@ -59,7 +61,7 @@ def test_features_replace_those_of_a_known_user(snapshot: ModelSnapshot) -> None
         ({"age": None}, [0, 2]),
         ({"gender": "X"}, [2, 0]),
     ):
-        user = request_user(snapshot, ListUser(1), asked(**features), 5.0)
+        user = request_user(snapshot, COLUMNS, ListUser(1), asked(**features), 5.0)
         assert_computed(user, snapshot, 1, categories)
         assert user is not None
         assert user.known_history(snapshot).rows.tolist() == snapshot.user_history(1).rows.tolist()
@@ -69,7 +71,7 @@ def test_features_replace_those_of_a_known_user(snapshot: ModelSnapshot) -> None
 
 def test_a_user_with_live_events_keeps_them(snapshot: ModelSnapshot) -> None:
     live = ListUser(1, fold_in(snapshot, NO_HISTORY, 1), history=NO_HISTORY, shown={3: 2})
-    user = request_user(snapshot, live, asked(gender="F"), 5.0)
+    user = request_user(snapshot, COLUMNS, live, asked(gender="F"), 5.0)
     assert_computed(user, snapshot, 1, THIRTY_F)
     assert user is not None
     assert user.history is NO_HISTORY
@@ -80,7 +82,7 @@ def test_a_user_with_live_events_keeps_them(snapshot: ModelSnapshot) -> None:
 def test_features_and_session_count_together(snapshot: ModelSnapshot, row: int | None) -> None:
     request = asked(age=30, gender="F")._replace(session=(SessionItem("i3"), SessionItem("unknown")))
     before = None if row is None else ListUser(row)
-    user = request_user(snapshot, before, request, 5.0)
+    user = request_user(snapshot, COLUMNS, before, request, 5.0)
     assert_computed(user, snapshot, row, THIRTY_F)
     session = with_session(snapshot, before, request.session, 5.0)
     assert user is not None
@@ -89,7 +91,7 @@ def test_features_and_session_count_together(snapshot: ModelSnapshot, row: int |
     assert user.source == "session"
     # A session of which the model knows nothing leaves the features alone.
     request = request._replace(session=(SessionItem("unknown"),))
-    assert_computed(request_user(snapshot, before, request, 5.0), snapshot, row, THIRTY_F)
+    assert_computed(request_user(snapshot, COLUMNS, before, request, 5.0), snapshot, row, THIRTY_F)
 
 
 def test_features_that_the_model_does_not_know_change_nothing(
@@ -97,23 +99,23 @@ def test_features_that_the_model_does_not_know_change_nothing(
 ) -> None:
     """Nor do any in a model without networks, or where there is no time to compute the user."""
     user = ListUser(1)
-    assert request_user(snapshot, user, asked(shoe_size=44), 5.0) is user
-    assert request_user(make_snapshot(n_items=60), user, asked(age=30), 5.0) is user
-    assert request_user(snapshot, user, asked(age=30)._replace(level="cluster"), 5.0) is user
-    assert request_user(snapshot, None, asked(shoe_size=44), 5.0) is None
+    assert request_user(snapshot, COLUMNS, user, asked(shoe_size=44), 5.0) is user
+    assert request_user(make_snapshot(n_items=60), COLUMNS, user, asked(age=30), 5.0) is user
+    assert request_user(snapshot, COLUMNS, user, asked(age=30)._replace(level="cluster"), 5.0) is user
+    assert request_user(snapshot, COLUMNS, None, asked(shoe_size=44), 5.0) is None
 
 
 def test_the_use_of_features_is_told(snapshot: ModelSnapshot, make_snapshot: MakeSnapshot) -> None:
     request = asked(shoe_size=44, age=30, gender="X")
-    assert feature_use(snapshot, request) == (["age"], ["shoe_size", "gender"])
-    assert feature_use(snapshot, request._replace(level="popular")) == ([], ["shoe_size", "gender"])
-    assert feature_use(make_snapshot(), request) == ([], ["shoe_size", "age", "gender"])
-    assert known_features(snapshot) == ("age", "gender")
-    assert known_features(make_snapshot()) == ()
+    assert feature_use(snapshot, COLUMNS, request) == (["age"], ["shoe_size", "gender"])
+    assert feature_use(snapshot, COLUMNS, request._replace(level="popular")) == ([], ["shoe_size", "gender"])
+    assert feature_use(make_snapshot(), COLUMNS, request) == ([], ["shoe_size", "age", "gender"])
+    assert known_features(snapshot, COLUMNS) == ["age", "favourite_genres", "gender"]
+    assert known_features(make_snapshot(), COLUMNS) == []
 
 
 def test_users_without_published_attributes_have_unknown_ones(snapshot: ModelSnapshot) -> None:
     """As in a model whose data had attributes of items alone."""
     bare = replace(snapshot, user_attributes=None)
-    assert_computed(request_user(bare, ListUser(1), asked(age=30), 5.0), bare, 1, [2, 0])
-    assert_computed(request_user(bare, ListUser(1), asked(age=None), 5.0), bare, 1, UNKNOWN)
+    assert_computed(request_user(bare, COLUMNS, ListUser(1), asked(age=30), 5.0), bare, 1, [2, 0])
+    assert_computed(request_user(bare, COLUMNS, ListUser(1), asked(age=None), 5.0), bare, 1, UNKNOWN)
