@@ -7,6 +7,7 @@ The score of an item is the sum of what applies:
   more if its title begins with them;
 - likeness, 0 to 1: its similarity to the item of `like`;
 - taste, 0 to `TASTE`: where its score for the user lies among those of popular items; without a user, its popularity.
+  Without words likeness is what is asked for: taste is worth a third of that, and popularity nothing.
 
 Pure but for the text index, which belongs to one thread.
 """
@@ -29,6 +30,7 @@ Float64 = NDArray[np.float64]
 
 TASTE: Final = 1.0
 """The weight of taste, chosen by `python -m ops.benchmarks search_taste`, see docs/benchmarks.md."""
+_TASTE_BESIDE_LIKENESS: Final = 0.3
 _ALL_WORDS: Final = 3.0
 _WHOLE_TITLE: Final = 2.0
 _BEGINNING: Final = 0.2
@@ -127,7 +129,10 @@ def find(snapshot: ModelSnapshot, index: TextIndex | None, search: ItemSearch) -
             scores += _likeness(item_scores.of_similarity(snapshot, [search.like]).exact(rows))
     if not rows.size:
         return SearchResult([], np.empty(0), corrected)
-    scores += search.taste * _taste(snapshot, search.user, rows)
+    is_known = search.user is not None and search.user.is_known
+    weight = search.taste if search.text is not None else _TASTE_BESIDE_LIKENESS * search.taste if is_known else 0.0
+    if weight:
+        scores += weight * _taste(snapshot, search.user, rows)
     best = scoring.sorted_page(rows, scores, snapshot.popular_ranks, 0, search.n)
     return SearchResult(best.rows.tolist(), best.scores, corrected)
 

@@ -105,10 +105,13 @@ async def test_a_filter_holds_for_what_is_found(client: Client, titled: ReplicaC
 
 
 async def test_like_finds_what_the_route_of_similar_items_has(client: Client, titled: ReplicaContext) -> None:
-    """The same items; an unknown one is 404, as there."""
+    """In the same order, unless a user has a taste; an unknown item is 404, as there."""
     similar = (await body(client, "GET", "/v1/items/i9/similar?n=500", 200))["items"]
-    near = {item["item_id"] for item in similar if item["score"] > 0}
-    assert set(await found(client, "like=i9&n=500")) == near
+    near = [item["item_id"] for item in similar if item["score"] > 0]
+    assert await found(client, "like=i9&n=500") == near
+    liked = await found(client, "like=i9&n=500&user_id=u1")
+    assert set(liked) == set(near)
+    assert liked != near
     await body(client, "GET", "/v1/items?like=nope", 404)
     await body(client, "DELETE", "/v1/items/i9", 202)
     await body(client, "GET", "/v1/items?like=i9", 404)
