@@ -18,8 +18,8 @@ from yarl import URL
 
 from service.errors import CandidatesUnavailable
 
-# Below the time after which a replica closes an idle connection.
-_IDLE_S: Final = 5.0
+# Far below the time after which a replica closes an idle connection, and a replica that stops waits for no longer.
+_IDLE_S: Final = 2.0
 _ANSWER_LIMIT_BYTES: Final = 8 << 20
 _HEAD_LIMIT_BYTES: Final = 1 << 16
 _HEAD_END: Final = b"\r\n\r\n"
@@ -45,7 +45,9 @@ class Connections:
         self._ssl = ssl.create_default_context() if url.scheme == "https" else None
         self._authority = url.authority.encode("idna" if not url.authority.isascii() else "ascii")
         self._prefix = url.raw_path.rstrip("/").encode("ascii")
+        # The one used last comes last.
         self._idle: list[_Connection] = []
+        self._expiring: asyncio.TimerHandle | None = None
 
     async def exchange(self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> HttpAnswer:
         """Send a request and return its answer.
@@ -72,6 +74,8 @@ class Connections:
         if not connection.is_closed:
             connection.idle_s = time.monotonic()
             self._idle.append(connection)
+            if self._expiring is None:
+                self._expiring = asyncio.get_running_loop().call_later(_IDLE_S, self._expire)
         return answer
 
     def close(self) -> None:
@@ -79,16 +83,29 @@ class Connections:
         idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
+        if self._expiring is not None:
+            self._expiring.cancel()
+            self._expiring = None
 
     def _take(self) -> "_Connection | None":
-        """Return the connection used last that is still open; older ones are closed with the time."""
-        oldest_s = time.monotonic() - _IDLE_S
+        """Return the connection used last that is still open."""
         while self._idle:
             connection = self._idle.pop()
-            if not connection.is_closed and connection.idle_s >= oldest_s:
+            if not connection.is_closed:
                 return connection
-            connection.close()
         return None
+
+    def _expire(self) -> None:
+        """Close the connections that were idle for too long."""
+        self._expiring = None
+        oldest_s = time.monotonic() - _IDLE_S
+        kept = [one for one in self._idle if not one.is_closed and one.idle_s > oldest_s]
+        for connection in set(self._idle).difference(kept):
+            connection.close()
+        self._idle = kept
+        if kept:
+            left_s = max(0.0, kept[0].idle_s - oldest_s)
+            self._expiring = asyncio.get_running_loop().call_later(left_s, self._expire)
 
 
 class _Connection(asyncio.Protocol):

@@ -22,6 +22,9 @@ from tests.integration.load import Load, until
 PARTS = ["redis", "consumer", "candidates-2", "candidates-3", "replica-0", "replica-1", "nginx-0", "nginx-1"]
 # The tests are about what fails, and not about how fast a busy machine answers.
 UNHURRIED = {
+    "RECOLLECT_SPARES": "0",
+    # A drain waits one second for idle connections and not five.
+    "RECOLLECT_UPSTREAM_KEEPALIVE_S": "1",
     "RECOLLECT_CANDIDATES_TIMEOUT_S": "3",
     "RECOLLECT_LIST_TIMEOUT_MS": "4000",
     "RECOLLECT_LIST_BUDGET_MS": "9000",

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from yarl import URL
 
+from service.candidates import connections as connections_module
 from service.candidates.connections import Connections
 from service.errors import CandidatesUnavailable
 
@@ -127,6 +128,19 @@ async def test_an_abandoned_request_takes_its_connection_with_it() -> None:
         with pytest.raises(asyncio.CancelledError):
             await asking
         assert (await connections.exchange("GET", "/", {})).body == b"good"
+    assert script.n_connections == 2
+
+
+async def test_unused_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a replica that stops need not wait for them; the next request opens another."""
+    monkeypatch.setattr(connections_module, "_IDLE_S", 0.01)
+    script = Script([answer(b"a")], [answer(b"b")])
+    async with serving(script) as connections:
+        await connections.exchange("GET", "/", {})
+        async with asyncio.timeout(20):
+            # The server's side of the connection ends.
+            await script.serving[0]
+        assert (await connections.exchange("GET", "/", {})).body == b"b"
     assert script.n_connections == 2
 
 
