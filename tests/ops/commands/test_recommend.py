@@ -76,6 +76,38 @@ def with_state(home: Path, tmp_path: Path, *, after_snapshot: bool = False) -> P
     return changed
 
 
+def test_features_of_a_visitor_make_a_list(trained: dict[str, Path], recollect: Recollect) -> None:
+    """A favourite category decides it; what the model does not know is named."""
+    home = trained["ease"]
+    popular = answer(recollect(home, "recommend", "--json"))
+    genres = [
+        item["fields"]["genres"]
+        for item in answer(recollect(home, "recommend", "--json", "--fields", "genres"))["items"]
+    ]
+    wanted = genres[-1][0]
+    found = answer(
+        recollect(home, "recommend", "--feature", f"favourite_genres={wanted}", "--feature", "age=27", "--json")
+    )
+    assert found["user_features"] == {"used": ["favourite_genres"], "unknown": ["age"]}
+    assert found["items"] != popular["items"]
+    listed = answer(
+        recollect(home, "recommend", "--feature", f'favourite_genres=["{wanted}"]', "--json", "--fields", "genres")
+    )
+    assert [item["item_id"] for item in listed["items"]] == [item["item_id"] for item in found["items"]]
+    code, out, _ = recollect(home, "recommend", "--feature", f"favourite_genres={wanted}", "--feature", "age=27")
+    assert code == 0
+    assert "does not know these features, or their values: age." in out
+    assert "A visitor with these features" in out
+    for wrong, why in (
+        ("age", "give NAME=VALUE"),
+        ("a b=3", "must be a letter or _"),
+        ('age={"a": 1}', "must be a text"),
+    ):
+        code, _, err = recollect(home, "recommend", "--feature", wrong)
+        assert code == 2
+        assert why in err
+
+
 @pytest.mark.parametrize("name", ["ease", "svd"])
 def test_a_list_is_that_of_the_model(trained: dict[str, Path], recollect: Recollect, name: str) -> None:
     """The unseen items in the order of a replica, with their titles; nothing is recorded."""
