@@ -17,7 +17,7 @@ PORT ?=
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
   --no-header --only-binary :all: --upgrade
 
-.PHONY: setup deep node up check test long bench peers compare lock clean help
+.PHONY: setup deep node up check test coverage long bench peers compare lock clean help
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -69,9 +69,15 @@ check: setup ## Lint, types, layout and documents
 	$(BIN)/mypy service telemetry loadbalancer ops tests
 	$(BIN)/pytest --quiet tests/test_layout.py tests/test_docs.py
 
-test: check ## Everything in check, then the whole test suite with coverage
-	@# One worker more than cores: many tests wait for processes.
-	$(BIN)/pytest --numprocesses $$(($$(nproc) + 1)) --maxprocesses 5 --cov --cov-report=term
+# One worker more than cores: many tests wait for processes.
+SUITE := $(BIN)/pytest --numprocesses $$(($$(nproc) + 1)) --maxprocesses 5
+
+test: check ## Everything in check, then the whole test suite
+	$(SUITE)
+
+# Apart from the others, because tracing takes a third of the time, most of it in the start of processes.
+coverage: check ## The whole test suite, and which lines it did not run
+	$(SUITE) --cov --cov-report=term
 
 long: setup ## The long forms of the property tests, then the whole failure drill
 	RECOLLECT_TEST_LONG=1 $(BIN)/pytest --quiet --timeout 3600 tests/telemetry/wal/test_spool_properties.py \
