@@ -20,6 +20,7 @@ from service.lists.item_scores import ListUser
 from service.lists.list_request import ListRequest
 from service.lists.pipeline import ListModel, MadeList, make_list, rows_of
 from service.live.merged_history import MergedHistory, merged_history
+from service.models.index.library import MISSING
 from service.models.scoring import Rows
 from service.models.snapshot import ModelSnapshot
 from service.replay.evidence import Evidence
@@ -63,6 +64,14 @@ class _ServedState(NamedTuple):
     snapshot: ModelSnapshot
     catalogue: Catalogue
     problem: str = ""
+
+
+def _without_index(model: ModelSnapshot) -> str:
+    """Return why lists of a model differ from served ones that an item index chose; an empty text if they do not."""
+    described = model.manifest.get("index")
+    if described is None or described["kind"] == "exact" or model.item_index is not None:
+        return ""
+    return f"Its model has an item index, which cannot be used here. {MISSING}"
 
 
 class Rebuilder:
@@ -179,7 +188,7 @@ class Rebuilder:
         model = self._load(version)
         watermark, *more = items_watermark.split(";")
         built = more[0] if more else watermark
-        raters, problem = RaterState({}, {}), ""
+        raters, problem = RaterState({}, {}), _without_index(model)
         items = self._items_at(built)
         if rests_on_raters(items_watermark):
             raters = self._raters_at(more[1], model)
