@@ -44,7 +44,11 @@ _LEAST_JUDGED: Final = 50
 _JUDGED_SHARE: Final = 0.1
 _TOP: Final = 10
 _USERS_PER_BATCH: Final = 256
-_STEPS_PER_EPOCH: Final = 32  # at least, unless a step has fewer interactions than the next number
+# From so many interactions an item on, data is dense.
+_DENSE_FROM: Final = 100
+# At least so many, unless a step has fewer interactions than the next number: in its first 500 steps or so, a network
+# learns little more than popularity, and a validation would end the training there.
+_STEPS_PER_EPOCH: Final = 128
 _LEAST_BATCH: Final = 128
 _WARM_UP_STEPS: Final = 200  # or a tenth of all, if that is less
 _LEAST_RATE: Final = 0.02
@@ -72,15 +76,16 @@ class SequenceConfig(NetworkTraining):
         str, {"choices": _BLOCKS}, "Blocks with gates and SwiGLU, as in eSASRec, or plain ones, as in SASRec."
     ] = "gated"
     dropout: Annotated[
-        float,
+        float | None,
         {"least": 0, "most": 0.9, "search": (0.1, 0.5)},
-        "Share of the values within the network that is dropped.",
-    ] = 0.2
+        "Share of the values within the network that is dropped; if none, 0.2 of dense data, else 0.4.",
+    ] = None
     n_negatives: Annotated[
-        int,
+        int | None,
         {"unit": "items", "least": 0, "most": 100_000},
-        "Items drawn per step as negatives, which all of its positions share; 0 for all items.",
-    ] = 256
+        "Items drawn per step as negatives, which all of its positions share; 0 for all items; "
+        "if none, 256 of dense data, else 1024.",
+    ] = None
     n_epochs: Annotated[
         int,
         {"unit": "epochs", "least": 1, "most": 10_000},
@@ -90,11 +95,11 @@ class SequenceConfig(NetworkTraining):
         int,
         {"unit": "epochs", "least": 0, "most": 10_000},
         "Epochs without a better validation after which training stops; 0 for never.",
-    ] = 10
+    ] = 20
     batch_size: Annotated[
         int,
         {"unit": "interactions", "least": 1, "most": 1 << 20},
-        "The most interactions per step, padding included; small data have at least 32 steps an epoch if each has 128.",
+        "The most interactions per step, padding included; smaller, to 128, where an epoch would have under 128 steps.",
     ] = 4096
     lr: Annotated[
         float,
@@ -123,16 +128,17 @@ def fit(data: Interactions, config: SequenceConfig, rng: np.random.Generator, pr
     with torch_run(NAME, data, config, rng, progress) as run:
         histories = Histories.of(data)
         judged = _judged(histories, rng)
+        dropout, n_negatives = _by_density(histories, config)
         network = Transformer(
             histories.n_items,
             config.n_factors,
             config.n_blocks,
             config.n_heads,
             config.window,
-            config.dropout,
+            dropout,
             is_gated=config.block == _BLOCKS[0],
         ).to(run.device)
-        _train(run, network, histories, judged, config)
+        _train(run, network, histories, judged, n_negatives, config)
         users = _users(network, histories, run.device)
         tensors = {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}
         items = tensors.pop("items.weight")[:-1].copy()
@@ -154,6 +160,15 @@ def fit(data: Interactions, config: SequenceConfig, rng: np.random.Generator, pr
 ALGORITHMS: Final = {NAME: Algorithm(SequenceConfig, fit, kind="ranking")}
 
 
+def _by_density(histories: Histories, config: SequenceConfig) -> tuple[float, int]:
+    """Return the dropout and the number of negatives: what is set, else what suits the interactions per item."""
+    n_known = np.unique(histories.items).size
+    is_dense = len(histories.items) >= _DENSE_FROM * n_known
+    dropout = (0.2 if is_dense else 0.4) if config.dropout is None else config.dropout
+    n_negatives = (256 if is_dense else 1024) if config.n_negatives is None else config.n_negatives
+    return dropout, n_negatives
+
+
 def _judged(histories: Histories, rng: np.random.Generator) -> Int64:
     """Return the users whose latest interaction is hidden, int64, ascending; none in small data."""
     able = np.flatnonzero(histories.lengths > 2)
@@ -161,12 +176,14 @@ def _judged(histories: Histories, rng: np.random.Generator) -> Int64:
     return np.sort(rng.permutation(able)[: n_judged if n_judged >= _LEAST_JUDGED else 0])
 
 
-def _train(run: TorchRun, network: Transformer, histories: Histories, judged: Int64, config: SequenceConfig) -> None:
+def _train(
+    run: TorchRun, network: Transformer, histories: Histories, judged: Int64, n_negatives: int, config: SequenceConfig
+) -> None:
     stops = histories.stops.copy()
     stops[judged] -= 1
     learnt = histories._replace(stops=stops)
     drawn = np.bincount(learnt.items, minlength=learnt.n_items) > 0
-    objective = NextItemSoftmax(network, torch.from_numpy(np.flatnonzero(drawn)).to(run.device), config.n_negatives)
+    objective = NextItemSoftmax(network, torch.from_numpy(np.flatnonzero(drawn)).to(run.device), n_negatives)
     n_positions = int(np.maximum(learnt.lengths - 1, 0).sum())
     batch_size = min(config.batch_size, max(_LEAST_BATCH, n_positions // _STEPS_PER_EPOCH))
     n_steps = config.n_epochs * max(1, n_positions // batch_size)

@@ -98,6 +98,16 @@ def test_the_hidden_interactions_are_the_latest_of_some_users() -> None:
     assert all("ndcg@10" not in point for point in fitted(cycles(n_users=4), "n_epochs=2").learning_curve)
 
 
+@pytest.mark.parametrize(("n_each", "expected"), [(99, (0.4, 1024)), (100, (0.2, 256))])
+def test_sparse_data_has_more_dropout_and_negatives(n_each: int, expected: tuple[float, int]) -> None:
+    """From a hundred interactions an item on data is dense; what is set counts before that."""
+    items = np.repeat(np.arange(3), n_each)
+    histories = Histories(np.array([0]), np.array([items.size]), items, 1000)
+    assert sequence._by_density(histories, sequence.SequenceConfig()) == expected
+    given = sequence.SequenceConfig(dropout=0.0, n_negatives=0)
+    assert sequence._by_density(histories, given) == (0.0, 0)
+
+
 def test_the_validation_is_the_measure_of_lists_without_known_items() -> None:
     """By hand, of users one by one."""
     data = cycles()
