@@ -12,6 +12,7 @@ from service.models.networks.category_tower import CategoryTower
 from service.models.networks.history_inputs import HistoryInputs
 from service.models.networks.history_tower import HistoryTower
 from service.models.networks.inputs import InputTables
+from service.models.networks.pair_ranker import PairRanker
 from service.models.networks.perceptron import Perceptron
 from service.models.networks.rating_unit import RatingUnit
 from service.models.networks.sequence import SequenceTower
@@ -82,9 +83,26 @@ def sequence_tower() -> RandomNetwork:
     return RandomNetwork(tower, InputTables(3 * normal(N_ITEMS, width), normal(N_ITEMS), 0.0))
 
 
+def pair_ranker() -> RandomNetwork:
+    """Return a ranker with one hidden layer."""
+    k, h = 6, 8
+    tensors = {
+        "products": normal(k),
+        "of_users": normal(k, h),
+        "of_items": normal(k, h, seed=1),
+        "of_products": normal(k, h, seed=2),
+        "bias": normal(h),
+        "weight_1": normal(h, 1),
+        "bias_1": normal(1),
+    }
+    ranker = PairRanker.of(tensors, {"activation": "elu", "n_candidates": 10, "offset": 0.3})
+    return RandomNetwork(ranker, InputTables(normal(N_ITEMS, k), normal(N_ITEMS), 0.0))
+
+
 ALL: dict[str, Callable[[], RandomNetwork]] = {
     "reading_tower": reading_tower,
     "choosing_tower": choosing_tower,
     "category_tower": category_tower,
     "sequence_tower": sequence_tower,
+    "pair_ranker": pair_ranker,
 }

@@ -4,7 +4,10 @@ Invariant: the kept epoch is the first one with the best validation; without a v
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+
+# A manifest holds the curve. Of a longer one every nth epoch is in it, the kept one and the last one.
+_MOST_POINTS: Final = 500
 
 
 @dataclass
@@ -41,10 +44,16 @@ class LearningCurve:
         return bool(patience and self.values) and len(self.values) - 1 - self.best >= patience
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Return a point per epoch: `epoch` from 1, `loss`, the validation under its name, and whether it is `kept`."""
+        """Return a point per epoch: `epoch` from 1, `loss`, the validation under its name, and whether it is `kept`.
+
+        Of more than 500 epochs only some are returned.
+        """
+        step = -(-len(self.losses) // _MOST_POINTS) or 1
+        shown = {*range(0, len(self.losses), step), self.best, len(self.losses) - 1}
         return [
             {"epoch": index + 1, "loss": loss}
             | ({self.measure: self.values[index]} if self.measure else {})
             | {"kept": index == self.best}
             for index, loss in enumerate(self.losses)
+            if index in shown
         ]

@@ -30,6 +30,7 @@ KINDS: Final = {
     "history_tower": "history_tower",
     "category_tower": "category_tower",
     "sequence": "sequence",
+    "pair_ranker": "pair_ranker",
 }
 
 

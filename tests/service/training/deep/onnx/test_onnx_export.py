@@ -80,7 +80,7 @@ def test_node_js_computes_the_same(case: Exported, tmp_path: Path) -> None:
 
 
 def described(array: Any) -> dict[str, Any]:
-    return {"type": str(array.dtype), "shape": list(array.shape), "values": array.tolist()}
+    return {"type": str(array.dtype), "shape": list(array.shape), "values": array.ravel().tolist()}
 
 
 def test_a_file_that_computes_something_else_is_refused(case: Exported) -> None:
