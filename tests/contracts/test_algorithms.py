@@ -108,7 +108,7 @@ CASES = [
     Case("popularity", (), refused=("half_life_days=0", "window_days=0"), personal=False, seeded=False),
     Case(
         "sequence",
-        ("n_factors=8", "n_epochs=15", "window=30", "lr=0.02", "dropout=0", "patience=0", "n_negatives=0"),
+        ("n_factors=8", "n_blocks=1", "n_epochs=10", "window=30", "lr=0.03", "dropout=0", "n_negatives=0"),
         refused=("n_factors=1", "n_heads=0", "window=0", "block=square", "dropout=1", "lr=0", "n_negatives=-1"),
     ),
 ]

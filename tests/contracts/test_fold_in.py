@@ -69,7 +69,7 @@ CASES: Final = [
     Case("pure_svd", ("n_factors=8",), 0.8, 0.2),
     Case("next_item", (), 0.8, 0.2, tastes=("long_weight=0", "reg=0.1")),
     Case("popularity", (), 0.9, 0.1, personal=False),
-    Case("sequence", ("n_factors=16", "n_epochs=10", "window=30", "batch_size=512", "lr=0.01"), 0.3, 1.0),
+    Case("sequence", ("n_factors=16", "n_blocks=1", "n_epochs=4", "window=30", "lr=0.01"), 0.3, 1.0),
 ]
 # Networks need PyTorch, which is an extra.
 ENROLLED: Final = [case for case in CASES if is_installed(case.name)]
