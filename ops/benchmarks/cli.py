@@ -8,7 +8,7 @@ import typer
 
 from ops.benchmarks.commands.catalogues import item_index, item_search, search_taste
 from ops.benchmarks.commands.costs import filters, fold_in, keys, live, telemetry
-from ops.benchmarks.commands.installations import freshness, outage, overload, services
+from ops.benchmarks.commands.installations import edge, freshness, outage, overload, services
 from ops.benchmarks.commands.models import models, new_items, scale
 from ops.benchmarks.commands.route import hello, recommend
 
@@ -23,6 +23,7 @@ app.command()(telemetry)
 app.command()(keys)
 app.command(name="fold_in")(fold_in)
 app.command()(filters)
+app.command()(edge)
 app.command()(freshness)
 app.command()(outage)
 app.command()(overload)

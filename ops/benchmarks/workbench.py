@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from telemetry.stream.key_names import DEFAULT_NAMESPACE
 from telemetry.stream.redis_check import check_redis
 
 HOST = "127.0.0.1"
+SVD_100 = ("--algorithm", "svd", "--set", "n_factors=100")
 _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 40.0
 _ARCHIVE_TIMEOUT_S = 120.0
@@ -72,8 +73,8 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def train(self, data: str) -> tuple[list[str], dict[str, Any]]:
-        """Publish and activate an SVD model with 100 factors, of `data` as for `recollect train`.
+    def train(self, data: str, options: Sequence[str] = SVD_100) -> tuple[list[str], dict[str, Any]]:
+        """Publish and activate a model of `data` as for `recollect train`, by default SVD with 100 factors.
 
         Returns:
             Its users, and its numbers of users, items and factors.
@@ -83,7 +84,7 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         """
         from service.models import active_model, artefact
 
-        argv = [sys.executable, "-m", "ops", "train", "--data", data, "--algorithm", "svd", "--set", "n_factors=100"]
+        argv = [sys.executable, "-m", "ops", "train", "--data", data, *options]
         # It is here for its shape; its lists may lose to popularity.
         argv.append("--force")
         # Standard output is for the benchmark's result.

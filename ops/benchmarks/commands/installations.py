@@ -172,3 +172,34 @@ def overload(
         raise RunError(f"Promises were broken: {'; '.join(broken)}.")
     require_ratio(result.goodput_ratio, min_ratio)
     return 0
+
+
+def edge(
+    *,
+    data: Data = "demo",
+    algorithm: Annotated[str, typer.Option(help="As for recollect train.")] = "auto",
+    n: Annotated[int, typer.Option(min=1, max=500, help="Items of a list.")] = 10,
+    requests: Annotated[int, typer.Option(min=10, help="Requests of each kind.")] = 2000,
+    replicas: Annotated[int, typer.Option(min=1, max=64, help="Replicas behind the balancer.")] = 2,
+    candidates: Annotated[int, typer.Option(min=0, max=64, help="Replicas that find candidates for them.")] = 0,
+    seed: Seed = 1,
+    max_p99: Annotated[float | None, typer.Option(help="Objective: the largest p99, in milliseconds.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Measure lists of known and new users at the edge, one request after another."""
+    from ops.benchmarks import edge_latency
+    from service.models import active_model
+
+    plan = edge_latency.EdgePlan(n=n, requests=requests, seed=seed)
+    with Workbench.temporary() as bench:
+        note(f"training {algorithm} on {data}")
+        bench.train(data, ("--algorithm", algorithm))
+        port = bench.start_all(bench.start_redis(), replicas, candidates)
+        drawn = edge_latency.bodies(active_model.load(bench.home / "models", 60.0), plan)
+        result = edge_latency.measure(plan, port, drawn)
+    figures = result.figures()
+    title = f"lists of {n} items of {algorithm} on {data}, one request after another"
+    report(figures, title, edge_latency.HEADINGS, edge_latency.rows(figures), as_json=as_json)
+    if max_p99 is not None and (worst_ms := result.worst_p99_ms()) > max_p99:
+        raise RunError(f"The objective --max-p99 {max_p99:g} ms was missed: the largest is {worst_ms:.2f} ms.")
+    return 0
