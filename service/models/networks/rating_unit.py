@@ -14,6 +14,8 @@ from service.errors import ModelRefused
 GRID: Final = 4096.0
 # Relative to the mean: ratings closer together are equal but for rounding.
 _LEAST_DEVIATION: Final = 1e-6
+# Of equal ratings, relative to them: what is learnt of nothing must not matter.
+_OF_EQUAL: Final = 1 / 64
 # In deviations; a rating farther away counts as this.
 LARGEST: Final = 64.0
 
@@ -31,11 +33,11 @@ class RatingUnit(NamedTuple):
 
     @classmethod
     def of(cls, ratings: NDArray[np.float32]) -> "RatingUnit":
-        """Return the unit of some ratings, float32 (n,), n > 0; of equal ones the deviation is their size, or 1."""
+        """Return the unit of some ratings, float32 (n,), n > 0; of equal ones the deviation is small beside them."""
         values = ratings.astype(np.float64)
         mean, deviation = float(values.mean()), float(values.std())
         if deviation <= _LEAST_DEVIATION * abs(mean):
-            deviation = abs(mean) or 1.0
+            deviation = _OF_EQUAL * abs(mean) or _OF_EQUAL
         return cls(mean, deviation)
 
     @classmethod

@@ -71,6 +71,8 @@ _MODULES: Final = {
     "next_item": ("train", "next_item"),
     "popularity": ("train", "popularity"),
     "sequence": ("deep", "sequence"),
+    "two_tower": ("deep", "two_tower"),
+    "two_tower_softmax": ("deep", "two_tower_softmax"),
 }
 
 # Named settings; docs/benchmarks.md explains the choice.
