@@ -32,7 +32,7 @@ class NewRows(NamedTuple):
         item_factors: Float32 (m, k).
         item_bias: Float32 (m,).
         popularity: Float32 (m,).
-        input_factors: Float32 (m, k); None if the model has none.
+        input_factors: Float32 (m, d), as wide as the model's; None if it has none.
         weights: Neighbour weights of a neighbourhood over items, float32 CSR (n_items + m, n_items + m), the model's
             own among them; None if the model has none.
     """

@@ -1,7 +1,8 @@
 """Rows of items that a model was not trained on, from their attributes and the first users who like them.
 
-In a model with factors an item gets the factors that its attributes let expect (`attribute_regression.py`); if the
-model ranks, the users who like it refine them (`rater_evidence.py`). In a model with neighbour weights over items it
+In a model with factors an item gets the factors that its attributes let expect: those of the item tower, if the model
+has one, and else of a regression (`attribute_regression.py`); if the model ranks, the users who like it refine them
+(`rater_evidence.py`). In a model with neighbour weights over items it
 gets the mean of the weights of the items that its attributes, and those who like it, are nearest to. An item without
 any attribute that others have, too, gets no factors and no weights: nothing is known of it. Pure.
 """
@@ -19,6 +20,7 @@ from service.catalogue.attribute_regression import AttributeRegression, reliabil
 from service.catalogue.column import Column
 from service.catalogue.extended_snapshot import NewRows
 from service.catalogue.rater_evidence import RaterFactors, co_liked, growth
+from service.models.item_record import AttributeValue
 from service.models.snapshot import ModelSnapshot
 
 Float64 = NDArray[np.float64]
@@ -59,15 +61,29 @@ class NewItemModel:
             if weights.sum() > 0:
                 self._regression = AttributeRegression(self._known, np.concatenate(targets, axis=1), weights)
 
-    def rows(self, ids: Sequence[str], columns: Mapping[str, Column], likers: Likers) -> NewRows:
-        """Return the rows of new items, which follow the model's items in the columns."""
+    def rows(
+        self,
+        ids: Sequence[str],
+        columns: Mapping[str, Column],
+        likers: Likers,
+        attributes: Sequence[Mapping[str, AttributeValue]] = (),
+    ) -> NewRows:
+        """Return the rows of new items, which follow the model's items in the columns.
+
+        Args:
+            ids: The new items.
+            columns: The attributes of all items.
+            likers: Who likes a new item.
+            attributes: Those of each new item, as an item tower reads them.
+        """
         model, n_new, k = self._model, len(ids), self._model.n_factors
         features = self._features.matrix(columns, self._n, self._n + n_new)
-        predicted = np.zeros((n_new, 2 * k + 1))
+        predicted = np.zeros((n_new, self._width))
         if self._regression is not None:
             found = self._regression.predict(features)
             found[np.diff(features.indptr) == 0] = 0
             predicted[:, : found.shape[1]] = found
+        self._compute_by_tower(predicted, attributes)
         item_factors, inputs = predicted[:, :k], predicted[:, k + 1 :]
         # Biases and products of factors are parts of a rating, of which who likes an item says little.
         if likers and k and not model.has_item_bias:
@@ -87,6 +103,22 @@ class NewItemModel:
             self._weights(features, likers),
         )
 
+    def _compute_by_tower(self, predicted: Float64, attributes: Sequence[Mapping[str, AttributeValue]]) -> None:
+        """Replace the factors and biases of items with a known category by those of the item tower, if there is one."""
+        networks = self._model.networks
+        if networks is None or networks.item_tower is None or networks.features is None or not attributes:
+            return
+        k, features = self._model.n_factors, networks.features.item_features(attributes)
+        has_category = np.add.reduceat(features.ids > 0, features.indptr[:-1]) > 0
+        factors, biases = networks.item_tower.items(features)
+        predicted[has_category, :k], predicted[has_category, k] = factors[has_category], biases[has_category]
+
+    @property
+    def _width(self) -> int:
+        """The numbers of an item: its factors, its bias, its factors as an input."""
+        inputs = self._model.input_factors
+        return self._model.n_factors + 1 + (0 if inputs is None else inputs.shape[1])
+
     @cached_property
     def _item_raters(self) -> RaterFactors:
         return RaterFactors(self._model, self._model.item_factors, self._expected[:, : self._model.n_factors])
@@ -98,9 +130,8 @@ class NewItemModel:
 
     @property
     def _expected(self) -> Float64:
-        """What the attributes of the model's own items let expect: float64 (n_items, 2 k + 1)."""
-        width = 2 * self._model.n_factors + 1
-        return np.zeros((self._n, width)) if self._regression is None else self._regression.predict(self._known)
+        """What the attributes of the model's own items let expect: float64 (n_items, `_width`)."""
+        return np.zeros((self._n, self._width)) if self._regression is None else self._regression.predict(self._known)
 
     def _weights(self, features: csr_array, likers: Likers) -> csr_array | None:
         """Return the neighbour weights of all items, with those of the new ones."""

@@ -87,7 +87,8 @@ class ServedModel:
                 self._new_items = NewItemModel(model, columns)
             raters_watermark = raters.watermark(new_ids)
             likers = self._likers(new_ids, raters.raters, pseudonyms or Pseudonymiser())
-            self.snapshot = extended(model, self._new_items.rows(new_ids, columns, likers))
+            attributes = [live[row].attributes for row in range(n, n + len(new_ids))]
+            self.snapshot = extended(model, self._new_items.rows(new_ids, columns, likers, attributes))
             _ = self.snapshot.popular_ranks, self.snapshot.item_norms
         self.catalogue: Catalogue = Catalogue(
             self.snapshot.items,

@@ -22,6 +22,7 @@ from service.training.deep.history_batch import HistoryBatch
 from service.training.deep.item_batch import ItemBatch
 from service.training.interactions import Float32
 
+# Of the numbers of first vectors.
 _FIRST_DEVIATION = 0.1
 
 
@@ -30,15 +31,71 @@ def embeddings(n: int, width: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(n, width) * _FIRST_DEVIATION)
 
 
-def layers(n_inputs: int, units: Sequence[int], n_outputs: int, dropout: float) -> nn.Sequential:
-    """Return hidden layers of some units with rectifiers, and a last layer without."""
-    found: list[nn.Module] = []
-    for n_units in units:
-        found += [nn.Linear(n_inputs, n_units), nn.ReLU()]
-        if dropout:
-            found.append(nn.Dropout(dropout))
-        n_inputs = n_units
-    return nn.Sequential(*found, nn.Linear(n_inputs, n_outputs))
+class Layers(nn.Module):
+    """Hidden layers with rectifiers, a last layer without, and perhaps a linear map beside them.
+
+    With the map a tower begins as that map, because the last layer begins with zeros: two towers over the same vectors
+    of items then begin with the similarities of these, and learn what a map cannot say (He, Zhang, Ren and Sun, "Deep
+    residual learning for image recognition", CVPR 2016).
+
+    Args:
+        n_inputs: Their number.
+        units: Of the hidden layers.
+        n_outputs: Of the last layer.
+        dropout: The share of hidden units that are left out in training.
+        first_map: Float32 (n_inputs, n_outputs), the linear map at first; None for none.
+    """
+
+    def __init__(
+        self,
+        n_inputs: int,
+        units: Sequence[int],
+        n_outputs: int,
+        dropout: float,
+        first_map: torch.Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        found: list[nn.Module] = []
+        width = n_inputs
+        for n_units in units:
+            found += [nn.Linear(width, n_units), nn.ReLU()]
+            if dropout:
+                found.append(nn.Dropout(dropout))
+            width = n_units
+        self.hidden = nn.Sequential(*found)
+        self.last = nn.Linear(width, n_outputs)
+        self.map = None if first_map is None else nn.Parameter(first_map)
+        if first_map is not None:
+            nn.init.zeros_(self.last.weight)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the outputs, float32 (b, n_outputs), of inputs (b, n_inputs)."""
+        outputs: torch.Tensor = self.last(self.hidden(inputs))
+        return outputs if self.map is None else outputs + inputs @ self.map
+
+    def served(self) -> Perceptron:
+        """Return them as they are published.
+
+        The map is passed through the rectifiers by units of its own, as it is and negated: x = relu(x) - relu(-x).
+        """
+        linear = [*(layer for layer in self.hidden if isinstance(layer, nn.Linear)), self.last]
+        layers = [(_numpy(layer.weight).T, _numpy(layer.bias)) for layer in linear]
+        if self.map is None:
+            return Perceptron(layers)
+        passed = np.concatenate([_numpy(self.map), -_numpy(self.map)], axis=1)
+        n_passed = passed.shape[1]
+        through = np.eye(n_passed, dtype=np.float32)
+        back = np.concatenate([through[: n_passed // 2, : n_passed // 2], -through[: n_passed // 2, : n_passed // 2]])
+        widened = []
+        for number, (weight, bias) in enumerate(layers):
+            if number == len(layers) - 1:
+                widened.append((np.concatenate([weight, back]), bias))
+                continue
+            beside = passed if number == 0 else np.concatenate([np.zeros((weight.shape[0], n_passed)), through])
+            above = weight if number == 0 else np.concatenate([weight, np.zeros((n_passed, weight.shape[1]))])
+            biases = np.concatenate([bias, np.zeros(n_passed)]).astype(np.float32)
+            widened.append((np.concatenate([above, beside], axis=1).astype(np.float32), biases))
+        return Perceptron(widened)
 
 
 class HistoryNet(nn.Module):
@@ -52,6 +109,7 @@ class HistoryNet(nn.Module):
         n_outputs: Of the last layer.
         dropout: The share of hidden units that are left out in training.
         unknown_share: The share of attributes that are made unknown in training.
+        first_map: Float32 (d, n_outputs), the linear map of each sum at first; None for none.
     """
 
     def __init__(
@@ -64,6 +122,7 @@ class HistoryNet(nn.Module):
         *,
         dropout: float = 0.0,
         unknown_share: float = 0.0,
+        first_map: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
         self.inputs = inputs
@@ -75,7 +134,13 @@ class HistoryNet(nn.Module):
         self.attributes = embeddings(sum(sizes), n_attributes)
         starts = np.cumsum((0, *sizes), dtype=np.int64)[:-1]
         self.register_buffer("starts", torch.from_numpy(starts), persistent=False)
-        self.perceptron = layers(inputs.n_numbers + n_attributes, units, n_outputs, dropout)
+        n_inputs = inputs.n_numbers + n_attributes
+        whole_map = None
+        if first_map is not None:
+            n_sums = len(inputs.half_lives)
+            whole_map = torch.zeros(n_inputs, n_outputs)
+            whole_map[: n_sums * inputs.width] = first_map.repeat(n_sums, 1) / n_sums
+        self.perceptron = Layers(n_inputs, units, n_outputs, dropout, whole_map)
 
     def forward(self, batch: HistoryBatch) -> torch.Tensor:
         """Return the outputs of b users, float32 (b, n_outputs)."""
@@ -106,7 +171,7 @@ class HistoryNet(nn.Module):
 
     def served(self, outputs: TowerOutputs) -> HistoryTower:
         """Return the tower as it is published."""
-        return HistoryTower(self.inputs, self.sizes, _numpy(self.attributes), _perceptron(self.perceptron), outputs)
+        return HistoryTower(self.inputs, self.sizes, _numpy(self.attributes), self.perceptron.served(), outputs)
 
 
 class ItemNet(nn.Module):
@@ -121,6 +186,7 @@ class ItemNet(nn.Module):
         dropout: The share of hidden units that are left out in training.
         unknown_share: The share of items whose own vector is left out in training.
         first_biases: Float32 (n_items,), the first biases of items, if the last output is one; None if not.
+        first_map: Float32 (width, n_outputs), the linear map at first; None for none.
     """
 
     def __init__(
@@ -134,12 +200,13 @@ class ItemNet(nn.Module):
         dropout: float = 0.0,
         unknown_share: float = 0.0,
         first_biases: Float32 | None = None,
+        first_map: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
         self.unknown_share = unknown_share
         self.own = embeddings(n_items, width)
         self.categories = embeddings(n_categories, width)
-        self.perceptron = layers(width, units, n_outputs, dropout)
+        self.perceptron = Layers(width, units, n_outputs, dropout, first_map)
         self.biases = None if first_biases is None else nn.Parameter(torch.from_numpy(first_biases.copy()))
 
     def forward(self, batch: ItemBatch) -> torch.Tensor:
@@ -158,7 +225,7 @@ class ItemNet(nn.Module):
 
     def served(self, outputs: TowerOutputs) -> CategoryTower:
         """Return the tower for items without a vector of their own, as it is published."""
-        return CategoryTower(_numpy(self.categories), _perceptron(self.perceptron), outputs)
+        return CategoryTower(_numpy(self.categories), self.perceptron.served(), outputs)
 
 
 def _sums(table: torch.Tensor, batch: HistoryBatch, signals: torch.Tensor) -> torch.Tensor:
@@ -167,12 +234,6 @@ def _sums(table: torch.Tensor, batch: HistoryBatch, signals: torch.Tensor) -> to
         batch.items, table, batch.offsets, mode="sum", per_sample_weights=signals.to(table.dtype)
     )
     return sums
-
-
-def _perceptron(network: nn.Sequential) -> Perceptron:
-    """Return layers as they are published."""
-    linear = [layer for layer in network if isinstance(layer, nn.Linear)]
-    return Perceptron([(_numpy(layer.weight).T, _numpy(layer.bias)) for layer in linear])
 
 
 def _numpy(tensor: Any) -> Float32:

@@ -122,18 +122,23 @@ def fit(
     user_outputs = TowerOutputs(config.n_factors, 1 / config.temperature, normalise=True)
     item_outputs_ = TowerOutputs(config.n_factors, normalise=True)
     with torch_run(NAME, data, config, rng, progress) as run:
+        first_map = torch.randn(config.width, config.n_factors) / config.width**0.5
         network = TwoTowerNet(
             HistoryNet(
                 *(inputs, len(data.items), features.encoder.user_sizes, config.units, config.n_factors),
                 dropout=config.dropout,
                 unknown_share=config.unknown_share,
+                first_map=first_map.clone(),
             ),
             ItemNet(
                 *(len(data.items), features.encoder.n_item_categories, config.width, config.units, config.n_factors),
                 dropout=config.dropout,
                 unknown_share=config.unknown_share,
+                first_map=first_map.clone(),
             ),
         ).to(run.device)
+        # The same vectors on both sides: items that follow each other come to be alike.
+        network.items.own = network.users.chosen
 
         def loss(batch: NextBatch) -> torch.Tensor:
             users = torch.nn.functional.normalize(network.users(batch.histories), dim=1)
