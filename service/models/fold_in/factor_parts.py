@@ -3,7 +3,7 @@
 The parts of a fold-in that is a sum or a linear system add up to its factors (Hu, Koren and Volinsky, "Collaborative
 filtering for implicit feedback datasets", ICDM 2008, section 5). Of non-negative factors each is divided among the
 interactions as the numerator of its last update is. Of a network that reads interactions in their order, a part is what
-an interaction changed when it came; another network has none.
+an interaction changed when it came; of another network, what changes without it (`network_parts.py`).
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from service.models.fold_in.decayed_sum import scale_of_sum
 from service.models.fold_in.fold_in import fold_in
 from service.models.fold_in.implicit_ridge import half_epoch
 from service.models.fold_in.item_tables import ItemTables
+from service.models.fold_in.network_parts import network_parts
 from service.models.fold_in.rating_ridge import rating_system
 from service.models.fold_in.settings import NETWORK, FoldIn
 from service.models.networks.inputs import InputTables, UserInput
@@ -43,8 +44,6 @@ def factor_parts(model: ItemTables, history: UserHistory) -> FactorParts | None:
     """Return the parts of a user's interactions; None if the model has no factors or does not fold in."""
     how = model.fold_in
     if how is None or how.method not in _METHODS:
-        return None
-    if how.method == NETWORK and _ordered_tower(model) is None:
         return None
     recent = how.weights.recent(history)
     k = model.item_factors.shape[1]
@@ -89,10 +88,9 @@ def _non_negative(model: ItemTables, how: FoldIn, recent: UserHistory) -> Float6
 
 
 def _network(model: ItemTables, how: FoldIn, recent: UserHistory) -> Float64:
-    del how
     tower = _ordered_tower(model)
     if tower is None:
-        return np.zeros((recent.rows.size, model.item_factors.shape[1]))
+        return network_parts(model, how, recent)
     inputs = model.item_factors if model.input_factors is None else model.input_factors
     given = UserInput(recent, np.zeros(0, dtype=np.int32))
     after = tower.after_each(given, InputTables(inputs, model.item_bias, model.global_mean)).astype(np.float64)

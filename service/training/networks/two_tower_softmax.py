@@ -109,7 +109,9 @@ def fit(
     ordered = data
     if not data.has_order:
         # Any order is as good as another, but that of the source, in which items may follow each other by their ids.
-        ordered = dataclasses.replace(data, timestamps=rng.permutation(len(data)))
+        # A generator of its own: the source may have been shuffled with the seed of this one.
+        shuffled = np.random.default_rng(int(rng.integers(1 << 62))).permutation(len(data))
+        ordered = dataclasses.replace(data, timestamps=shuffled)
     judged = last_of_users(ordered, is_positive, rng)
     is_learnt = is_positive.copy()
     is_learnt[judged] = False
