@@ -40,6 +40,6 @@ def _user(model: ItemTables, how: FoldIn, history: UserHistory) -> NDArray[np.fl
 
 def _without(history: UserHistory, place: int) -> UserHistory:
     """Return a history without one interaction."""
-    columns = (history.rows, history.values, history.types)
-    rows, values, types = (np.delete(column, place) for column in columns)
-    return UserHistory(rows, values, types, None if history.times_s is None else np.delete(history.times_s, place))
+    kept = np.arange(history.rows.size) != place
+    times_s = None if history.times_s is None else history.times_s[kept]
+    return UserHistory(history.rows[kept], history.values[kept], history.types[kept], times_s)
