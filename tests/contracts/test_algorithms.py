@@ -121,6 +121,16 @@ CASES = [
         ("n_factors=4", "hidden_units=32", "width=8", "lr=0.01", "n_epochs=20", "temperature=0.5", "batch_size=256"),
         refused=("temperature=0", "n_drawn=-1", "half_life=-1", "window=0", "batch_size=0"),
     ),
+    Case(
+        "rank_net",
+        ("n_factors=4", "hidden_units=32", "width=8", "lr=0.02", "n_epochs=20", "temperature=1", "batch_size=128"),
+        refused=("n_candidates=0", "n_others=0", "similarity_weight=-1", "temperature=0", "ranker_dropout=1"),
+    ),
+    Case(
+        "neural_mf",
+        ("n_factors=4", "width=8", "lr=0.01", "n_epochs=20", "batch_size=64", "reg=0.1"),
+        refused=("n_factors=0", "n_candidates=0", "n_others=0", "reg=-1", "window=0", "ranker_dropout=1"),
+    ),
 ]
 # Networks need PyTorch, which is an extra.
 ENROLLED = [case for case in CASES if is_installed(case.name)]

@@ -78,6 +78,14 @@ CASES: Final = [
         *("two_tower_softmax", ("n_factors=8", "hidden_units=32", "width=16", "n_epochs=5"), 0.3, 1.5),
         tastes=("n_factors=4", "width=8", "n_epochs=30", "temperature=0.5", "batch_size=64", "n_drawn=0"),
     ),
+    Case(
+        *("rank_net", ("n_factors=8", "hidden_units=32", "width=16", "lr=0.01", "n_epochs=5"), 0.3, 1.0),
+        tastes=("n_factors=4", "width=8", "n_epochs=30", "temperature=0.5", "batch_size=64", "n_drawn=0"),
+    ),
+    Case(
+        *("neural_mf", ("n_factors=8", "width=16", "lr=0.01", "n_epochs=5"), 0.3, 1.0),
+        tastes=("n_factors=4", "width=8", "n_epochs=30", "batch_size=64", "n_drawn=0", "reg=0.1"),
+    ),
 ]
 # Networks need PyTorch, which is an extra.
 ENROLLED: Final = [case for case in CASES if is_installed(case.name)]

@@ -73,6 +73,8 @@ _MODULES: Final = {
     "sequence": ("deep", "sequence"),
     "two_tower": ("deep", "two_tower"),
     "two_tower_softmax": ("deep", "two_tower_softmax"),
+    "rank_net": ("deep", "rank_net"),
+    "neural_mf": ("deep", "neural_mf"),
 }
 
 # Named settings; docs/benchmarks.md explains the choice.

@@ -5,13 +5,16 @@ worker processes, nor on PyTorch's global generator.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 B = TypeVar("B")
+# An epoch has at least so many steps, unless they would be smaller than the least batch.
+_LEAST_STEPS: Final = 32
+_LEAST_BATCH: Final = 256
 
 
 class ShuffledBatches(Sampler[list[int]]):
@@ -37,6 +40,11 @@ class ShuffledBatches(Sampler[list[int]]):
         order = self._generator.permutation(self._n)
         for number in range(self._n_batches):
             yield order[number * self._batch_size : (number + 1) * self._batch_size].tolist()
+
+
+def rows_of_step(most: int, n: int) -> int:
+    """Return how many of n rows are a step: at most so many, and few enough for some steps an epoch."""
+    return min(most, max(_LEAST_BATCH, n // _LEAST_STEPS))
 
 
 def shuffled_epochs(

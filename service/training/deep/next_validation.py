@@ -1,11 +1,12 @@
 """The lists of a softmax on interactions that were set aside: each judged user's last one."""
 
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.training.interactions import Float32, Int64, Interactions
+from service.training.interactions import Float32, Float64, Int64, Interactions
 from service.training.recent_histories import RecentHistories
 
 # As a hidden item's place counts in a list of this length.
@@ -13,6 +14,9 @@ LENGTH: Final = 10
 _MOST_USERS: Final = 1000
 _LEAST_POSITIVES: Final = 3
 _SCORES_AT_ONCE: Final = 1 << 22
+
+RankCandidates = Callable[[Float32, Int64], Float32]
+"""(users, float32 (b, k); rows of items, int64 (b, c)) -> their scores, float32 (b, c)."""
 
 
 def last_of_users(data: Interactions, is_positive: NDArray[np.bool_], rng: np.random.Generator) -> Int64:
@@ -62,14 +66,46 @@ class NextValidation:
             items: Float32 (n_items, k).
         """
         gains = np.zeros(self._hidden.size)
-        block = max(1, _SCORES_AT_ONCE // max(1, len(items)))
-        for start in range(0, gains.size, block):
-            scores = users[start : start + block] @ items.T
-            hidden = self._hidden[start : start + block]
-            own = scores[np.arange(hidden.size), hidden]
-            scores[:, self._unknown] = -np.inf
-            for row, seen in enumerate(self._seen[start : start + block]):
-                scores[row, seen] = -np.inf
-            places = (scores > own[:, np.newaxis]).sum(axis=1)
-            gains[start : start + block] = np.where(places < LENGTH, 1 / np.log2(places + 2), 0)
+        for block, scores in self._blocks(users, items):
+            own = scores[np.arange(len(scores)), self._hidden[block]]
+            gains[block] = _gains((scores > own[:, np.newaxis]).sum(axis=1))
         return float(gains.mean())
+
+    def ranked_ndcg(self, users: Float32, items: Float32, n_candidates: int, rank: RankCandidates) -> float:
+        """Return NDCG@10 as `ndcg` does, of the largest products in the order of other scores.
+
+        Args:
+            users: Float32 (m, k), the users at that moment.
+            items: Float32 (n_items, k).
+            n_candidates: How many items with the largest products are ordered.
+            rank: Returns the scores that order them.
+        """
+        gains = np.zeros(self._hidden.size)
+        n_candidates = min(n_candidates, len(items))
+        for block, products in self._blocks(users, items):
+            candidates = np.argpartition(products, -n_candidates, axis=1)[:, -n_candidates:]
+            scores = rank(users[block], candidates)
+            # A user who has nearly all items has seen ones among the candidates.
+            scores[np.isneginf(np.take_along_axis(products, candidates, 1))] = -np.inf
+            is_own = candidates == self._hidden[block, np.newaxis]
+            own = np.where(is_own, scores, -np.inf).max(axis=1)
+            # Equal scores count against it: they say nothing of its place.
+            found = _gains((scores >= own[:, np.newaxis]).sum(axis=1) - 1)
+            gains[block] = np.where(is_own.any(axis=1), found, 0)
+        return float(gains.mean())
+
+    def _blocks(self, users: Float32, items: Float32) -> Iterator[tuple[slice, Float32]]:
+        """Return the products of some users at a time with all items; -inf for those that no list holds."""
+        n = max(1, _SCORES_AT_ONCE // max(1, len(items)))
+        for start in range(0, self._hidden.size, n):
+            block = slice(start, start + n)
+            scores = users[block] @ items.T
+            scores[:, self._unknown] = -np.inf
+            for row, seen in enumerate(self._seen[block]):
+                scores[row, seen] = -np.inf
+            yield block, scores
+
+
+def _gains(places: NDArray[np.integer[Any]]) -> Float64:
+    """Return what an item at a place counts, from 0: float64 (m,)."""
+    return np.where(places < LENGTH, 1 / np.log2(places + 2), 0)
