@@ -76,7 +76,7 @@ CASES: Final = [
     ),
     Case(
         *("two_tower_softmax", ("n_factors=8", "hidden_units=32", "width=16", "n_epochs=5"), 0.3, 1.5),
-        tastes=("n_factors=4", "width=8", "n_epochs=30", "temperature=0.5", "batch_size=64", "n_drawn=0"),
+        tastes=("n_factors=4", "width=8", "n_epochs=30", "temperature=0.5", "batch_size=64", "n_drawn=0", "lr=0.01"),
     ),
     Case(
         *("rank_net", ("n_factors=8", "hidden_units=32", "width=16", "lr=0.01", "n_epochs=5"), 0.3, 1.0),
