@@ -44,7 +44,7 @@ def write_data(folder: Path) -> Path:
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("towers")
     data = write_data(folder / "data")
-    made = Up(folder, "--data", str(data), "--algorithm", "two_tower", "--force")
+    made = Up(folder, "--data", str(data), "--algorithm", "two_tower_rating", "--force")
     try:
         made.wait_for("stop:")
         # What is served lives by its files alone.
@@ -69,7 +69,7 @@ def likes(item_ids: list[str], group: str) -> int:
 def test_a_trained_user_gets_ten_items(up: Up, client: Client) -> None:
     """Of what they like and have not rated, with titles, from the towers that were trained."""
     listed = client.recommend("0", 10, fields=["title"])
-    assert listed.model.startswith("two_tower-")
+    assert listed.model.startswith("two_tower_rating-")
     assert {item.source for item in listed.items} == {"personal"}
     assert all(item.fields == {"title": f"The {item.item_id}"} for item in listed.items)
     liked = [item for item in listed.item_ids if item.startswith("north")]

@@ -72,7 +72,7 @@ _MODULES: Final = {
     "popularity": ("train", "popularity"),
     "sequence": ("deep", "sequence"),
     "two_tower": ("deep", "two_tower"),
-    "two_tower_softmax": ("deep", "two_tower_softmax"),
+    "two_tower_rating": ("deep", "two_tower_rating"),
     "rank_net": ("deep", "rank_net"),
     "neural_mf": ("deep", "neural_mf"),
 }

@@ -41,14 +41,14 @@ from service.training.deep.torch_run import torch_run
 from service.training.deep.tower_nets import HistoryNet, ItemNet
 from service.training.deep.trained_towers import TowerScales
 from service.training.interactions import Interactions, Progress
-from service.training.networks.two_tower_softmax import TwoTowerSoftmaxConfig
+from service.training.networks.two_tower import TwoTowerConfig
 
 NAME: Final = "rank_net"
 _LAST_RATE: Final = 0.02
 
 
 @dataclass(frozen=True)
-class RankNetConfig(TwoTowerSoftmaxConfig):
+class RankNetConfig(TwoTowerConfig):
     """Hyperparameters of RankNet, and of UserNet and ItemNet, which are two towers that rank."""
 
     n_factors: Annotated[

@@ -21,7 +21,7 @@ from service.training.interactions import no_progress
 pytest.importorskip("torch")
 from dataclasses import replace
 
-from service.training.networks import two_tower_softmax
+from service.training.networks import two_tower
 
 
 def write_data(folder: Path) -> None:
@@ -43,10 +43,8 @@ def test_features_of_serving_are_those_of_training(
     write_data(tmp_path)
     data = datasets.read(str(tmp_path / "ratings.csv"))
     trained = DataFeatures.of(data)
-    config = two_tower_softmax.TwoTowerSoftmaxConfig(
-        n_epochs=100, patience=0, hidden_units=16, width=8, n_factors=8, lr=0.02
-    )
-    fitted = two_tower_softmax.fit(data, config, np.random.default_rng(5), no_progress)
+    config = two_tower.TwoTowerConfig(n_epochs=100, patience=0, hidden_units=16, width=8, n_factors=8, lr=0.02)
+    fitted = two_tower.fit(data, config, np.random.default_rng(5), no_progress)
     fitted = replace(fitted, item_records=data.catalogue.records(data.items.id_of))
     model = artefact.load(tmp_path / "models" / publish_snapshot(tmp_path / "models", fitted))
 
