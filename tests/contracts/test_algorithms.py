@@ -112,14 +112,14 @@ CASES = [
         refused=("n_factors=1", "n_heads=0", "window=0", "block=square", "dropout=1", "lr=0", "n_negatives=-1"),
     ),
     Case(
-        "two_tower_rating",
-        ("n_factors=4", "hidden_units=32", "width=8", "lr=0.01", "n_epochs=40"),
-        refused=("n_factors=0", "hidden_units=1", "width=0", "dropout=1", "window=0", "lr=0", "patience=-1"),
-    ),
-    Case(
         "two_tower",
         ("n_factors=4", "hidden_units=32", "width=8", "lr=0.01", "n_epochs=20", "temperature=0.5", "batch_size=256"),
         refused=("temperature=0", "n_drawn=-1", "half_life=-1", "window=0", "batch_size=0"),
+    ),
+    Case(
+        "two_tower_rating",
+        ("n_factors=4", "hidden_units=32", "width=8", "lr=0.01", "n_epochs=40"),
+        refused=("n_factors=0", "hidden_units=1", "width=0", "dropout=1", "window=0", "lr=0", "patience=-1"),
     ),
     Case(
         "rank_net",

@@ -71,12 +71,12 @@ CASES: Final = [
     Case("popularity", (), 0.9, 0.1, personal=False),
     Case("sequence", ("n_factors=16", "n_blocks=1", "n_epochs=4", "window=30", "lr=0.01"), 0.3, 1.0),
     Case(
-        *("two_tower_rating", ("n_factors=8", "hidden_units=32", "width=16", "lr=0.01", "n_epochs=20"), 0.35, 0.8),
-        tastes=("n_factors=4", "width=8", "n_epochs=40"),
-    ),
-    Case(
         *("two_tower", ("n_factors=8", "hidden_units=32", "width=16", "n_epochs=5"), 0.3, 1.5),
         tastes=("n_factors=4", "width=8", "n_epochs=30", "temperature=0.5", "batch_size=64", "n_drawn=0", "lr=0.01"),
+    ),
+    Case(
+        *("two_tower_rating", ("n_factors=8", "hidden_units=32", "width=16", "lr=0.01", "n_epochs=20"), 0.35, 0.8),
+        tastes=("n_factors=4", "width=8", "n_epochs=40"),
     ),
     Case(
         *("rank_net", ("n_factors=8", "hidden_units=32", "width=16", "lr=0.01", "n_epochs=5"), 0.3, 1.0),
