@@ -8,7 +8,8 @@ from ops.pages.axis import Axis
 from ops.pages.drawing import Drawing
 from ops.pages.plots import Figure, Mark
 
-_OTHER = ("epoch", "loss", "kept")
+# The last two belong to the kept epoch alone.
+_OTHER = ("epoch", "loss", "kept", "ranker_gain", "ranker_gain_error")
 
 
 def figures(results: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:

@@ -123,12 +123,15 @@ CASES = [
     ),
     Case(
         "rank_net",
-        ("n_factors=4", "hidden_units=32", "width=8", "lr=0.02", "n_epochs=20", "temperature=1", "batch_size=128"),
-        refused=("n_candidates=0", "n_others=0", "similarity_weight=-1", "temperature=0", "ranker_dropout=1"),
+        (
+            *("n_factors=4", "hidden_units=32", "width=8", "lr=0.02", "n_epochs=20", "temperature=1", "batch_size=128"),
+            "ranker_share=1",
+        ),
+        refused=("n_candidates=0", "n_others=0", "similarity_weight=-1", "ranker_share=2", "ranker_dropout=1"),
     ),
     Case(
         "neural_mf",
-        ("n_factors=4", "width=8", "lr=0.01", "n_epochs=20", "batch_size=64", "reg=0.1"),
+        ("n_factors=4", "width=8", "lr=0.01", "n_epochs=20", "batch_size=64", "reg=0.1", "ranker_share=0.5"),
         refused=("n_factors=0", "n_candidates=0", "n_others=0", "reg=-1", "window=0", "ranker_dropout=1"),
     ),
 ]

@@ -1,7 +1,7 @@
 """The lists of a softmax on interactions that were set aside: each judged user's last one."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,8 +58,10 @@ class NextValidation:
             for user, place in zip(users.tolist(), histories.places[positions].tolist(), strict=True)
         ]
 
-    def ndcg(self, users: Float32, items: Float32) -> float:
-        """Return NDCG@10 of the hidden items among all that their users do not have before them.
+    def gains(self, users: Float32, items: Float32) -> Float64:
+        """Return what each hidden item counts among all that its user does not have before it: float64 (m,).
+
+        The mean is NDCG@10.
 
         Args:
             users: Float32 (m, k), the users at that moment.
@@ -67,12 +69,11 @@ class NextValidation:
         """
         gains = np.zeros(self._hidden.size)
         for block, scores in self._blocks(users, items):
-            own = scores[np.arange(len(scores)), self._hidden[block]]
-            gains[block] = _gains((scores > own[:, np.newaxis]).sum(axis=1))
-        return float(gains.mean())
+            gains[block] = _gains(scores, scores[np.arange(len(scores)), self._hidden[block]])
+        return gains
 
-    def ranked_ndcg(self, users: Float32, items: Float32, n_candidates: int, rank: RankCandidates) -> float:
-        """Return NDCG@10 as `ndcg` does, of the largest products in the order of other scores.
+    def ranked_gains(self, users: Float32, items: Float32, n_candidates: int, rank: RankCandidates) -> Float64:
+        """Return what `gains` does, of the largest products in the order of other scores: float64 (m,).
 
         Args:
             users: Float32 (m, k), the users at that moment.
@@ -88,11 +89,8 @@ class NextValidation:
             # A user who has nearly all items has seen ones among the candidates.
             scores[np.isneginf(np.take_along_axis(products, candidates, 1))] = -np.inf
             is_own = candidates == self._hidden[block, np.newaxis]
-            own = np.where(is_own, scores, -np.inf).max(axis=1)
-            # Equal scores count against it: they say nothing of its place.
-            found = _gains((scores >= own[:, np.newaxis]).sum(axis=1) - 1)
-            gains[block] = np.where(is_own.any(axis=1), found, 0)
-        return float(gains.mean())
+            gains[block] = _gains(scores, np.where(is_own, scores, -np.inf).max(axis=1))
+        return gains
 
     def _blocks(self, users: Float32, items: Float32) -> Iterator[tuple[slice, Float32]]:
         """Return the products of some users at a time with all items; -inf for those that no list holds."""
@@ -106,6 +104,11 @@ class NextValidation:
             yield block, scores
 
 
-def _gains(places: NDArray[np.integer[Any]]) -> Float64:
-    """Return what an item at a place counts, from 0: float64 (m,)."""
-    return np.where(places < LENGTH, 1 / np.log2(places + 2), 0)
+def _gains(scores: Float32, own: Float32) -> Float64:
+    """Return what hidden items with the scores `own`, (b,), count among scores, (b, m), theirs included: float64 (b,).
+
+    Equal scores count against an item: they say nothing of its place. One that no list holds, -inf, counts nothing.
+    """
+    places = (scores >= own[:, np.newaxis]).sum(axis=1) - 1
+    is_listed = (own > -np.inf) & (places < LENGTH)
+    return np.where(is_listed, 1 / np.log2(np.maximum(places, 0) + 2), 0)

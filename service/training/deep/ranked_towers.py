@@ -1,22 +1,23 @@
 """Towers with a ranker: their validation by lists in two steps, and the model that they become."""
 
+import copy
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
-import numpy as np
 import torch
 
 from service.models.snapshot import ModelSnapshot
 from service.training.deep.next_task import NextTask
 from service.training.deep.next_validation import LENGTH
 from service.training.deep.pair_net import PairNet
+from service.training.deep.ranker_share import SHARES, RankerShare, best_share, compare
+from service.training.deep.tower_lists import listed_factors
 from service.training.deep.tower_nets import HistoryNet, ItemNet
-from service.training.deep.trained_towers import TowerScales, TwoTowerNet, as_model, item_outputs
-from service.training.deep.training_loop import Validation, moved
-from service.training.interactions import Float32, Int64, Interactions
-
-# Of a ranker's difference to plain products.
-_SHARES: Final = (0.2, 0.35, 0.5, 0.7, 1.0)
+from service.training.deep.trained_towers import TowerScales, TwoTowerNet, as_model
+from service.training.deep.training_loop import Validation
+from service.training.interactions import Float32, Float64, Int64, Interactions
 
 
 class RankedTowers(TwoTowerNet):
@@ -35,50 +36,64 @@ class RankedTowers(TwoTowerNet):
         """Let both towers have the same vectors of items: those that follow each other come to be alike."""
         self.items.own = self.users.chosen
 
-    def validation(
-        self, task: NextTask, scales: TowerScales, n_candidates: int, device: torch.device
-    ) -> Validation | None:
+    def validation(self, task: NextTask, scales: TowerScales, config: Any, device: torch.device) -> Validation | None:
         """Return the validation by the lists that the model makes; None if the data is too small.
+
+        As long as the share of the ranker is open, it is the better one of lists with the whole ranker and without.
 
         Args:
             task: With the hidden interactions.
             scales: How outputs become factors.
-            n_candidates: How many items the ranker orders.
+            config: A `RankerConfig` with `n_candidates`, how many items the ranker orders.
             device: Where the network is.
         """
         if not task.judged.size:
             return None
-        return Validation(f"ndcg@{LENGTH}", lambda: self._ndcg(task, scales, n_candidates, device))
+        shares = (0.0, 1.0) if config.ranker_share is None else (config.ranker_share,)
 
-    def choose_share(self, task: NextTask, scales: TowerScales, n_candidates: int, device: torch.device) -> None:
-        """Keep the share of the ranker's difference to plain products with which the validation is best.
+        def value() -> float:
+            gains = self._gains(shares, task, scales, config.n_candidates, device)
+            return max(float(of_share.mean()) for of_share in gains.values())
 
-        A ranker that learns from few interactions goes too far. Half of its way is then better than either end.
+        return Validation(f"ndcg@{LENGTH}", value)
+
+    def keep_share(self, task: NextTask, scales: TowerScales, config: Any, device: torch.device) -> RankerShare:
+        """Keep a share of the ranker's difference to plain products: that of the config, or the best one.
+
+        A ranker that learns from few interactions goes too far. A part of its way is then better than either end.
+
+        Args:
+            task: With the hidden interactions.
+            scales: How outputs become factors.
+            config: See `validation`.
+            device: Where the network is.
         """
+        wanted = config.ranker_share
         if not task.judged.size:
-            return
-        best, state = -1.0, {name: tensor.clone() for name, tensor in self.ranker.state_dict().items()}
-        kept = state
-        for share in _SHARES:
-            self.ranker.load_state_dict(state)
-            self.ranker.weaken(share)
-            with torch.no_grad():
-                value = self._ndcg(task, scales, n_candidates, device)
-            if value > best:
-                best, kept = value, {name: tensor.clone() for name, tensor in self.ranker.state_dict().items()}
-        self.ranker.load_state_dict(kept)
+            kept = RankerShare(wanted or 0.0)
+        else:
+            shares = SHARES if wanted is None else (0.0, wanted)
+            gains = self._gains(shares, task, scales, config.n_candidates, device)
+            kept = best_share(gains) if wanted is None else compare(wanted, gains)
+        self.ranker.weaken(kept.share)
+        return kept
 
-    def _ndcg(self, task: NextTask, scales: TowerScales, n_candidates: int, device: torch.device) -> float:
-        histories = task.batches.in_order(task.judged)
-        users, _ = scales.users.split(_numpy(torch.cat([self.users(moved(each, device)) for each in histories])))
-        items, _ = scales.items.split(_numpy(item_outputs(self.items, task.features, device)))
-        of_items = torch.from_numpy(items).to(device)
-
-        def rank(some: Float32, candidates: Int64) -> Float32:
-            places = torch.from_numpy(candidates).to(device)
-            return _numpy(self.ranker(torch.from_numpy(some).to(device), of_items, places))
-
-        return task.validation.ranked_ndcg(users, items, n_candidates, rank)
+    @torch.no_grad()
+    def _gains(
+        self, shares: Sequence[float], task: NextTask, scales: TowerScales, n_candidates: int, device: torch.device
+    ) -> dict[float, Float64]:
+        """Return, by share of the ranker, what each hidden interaction counts in the lists."""
+        users, items = listed_factors(self, task, scales, device)
+        gains = {}
+        for share in shares:
+            if not share:
+                gains[share] = task.validation.gains(users, items)
+                continue
+            weakened = copy.deepcopy(self.ranker)
+            weakened.weaken(share)
+            rank = partial(_scores, weakened, torch.from_numpy(items).to(device))
+            gains[share] = task.validation.ranked_gains(users, items, n_candidates, rank)
+        return gains
 
 
 def ranked_model(
@@ -89,22 +104,32 @@ def ranked_model(
     task: NextTask,
     scales: TowerScales,
     curve: tuple[dict[str, Any], ...],
-    n_candidates: int,
+    kept: RankerShare,
     *,
     offset: float = 0.0,
 ) -> ModelSnapshot:
-    """Return the model of trained towers with their ranker.
+    """Return the model of trained towers with their ranker, or without it if its share is 0.
+
+    The settings have the share, the kept epoch of the learning curve its gain.
 
     Args:
-        n_candidates: How many items the ranker orders.
+        config: A `RankerConfig` with `n_candidates`, how many items the ranker orders.
+        kept: The share of the ranker that is in the network.
         offset: Added to the logits of the ranker.
     """
+    config = replace(config, ranker_share=kept.share)
+    curve = tuple(point | kept.as_json() if point["kept"] else point for point in curve)
     model = as_model(data, algorithm, config, network, task.features, scales, task.is_known, curve)
     if model.networks is None:
         raise AssertionError("A model of towers has networks.")
-    return replace(model, networks=replace(model.networks, ranker=network.ranker.served(n_candidates, offset)))
+    if not kept.share:
+        return model
+    ranker = network.ranker.served(config.n_candidates, offset)
+    return replace(model, networks=replace(model.networks, ranker=ranker))
 
 
-def _numpy(tensor: torch.Tensor) -> Float32:
-    numbers: Float32 = tensor.detach().float().cpu().numpy().astype(np.float32)
-    return numbers
+def _scores(ranker: PairNet, items: torch.Tensor, users: Float32, candidates: Int64) -> Float32:
+    """Return the logits of candidates, see `RankCandidates`."""
+    logits = ranker(torch.from_numpy(users).to(items.device), items, torch.from_numpy(candidates).to(items.device))
+    scores: Float32 = logits.float().cpu().numpy()
+    return scores

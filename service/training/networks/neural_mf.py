@@ -32,6 +32,7 @@ from service.training.deep.next_batches import EXCLUDED, NextBatch
 from service.training.deep.next_task import NextTask, chosen_inputs
 from service.training.deep.pair_net import PairNet, halving_units
 from service.training.deep.ranked_towers import RankedTowers, ranked_model
+from service.training.deep.ranker_share import RankerConfig
 from service.training.deep.torch_run import torch_run
 from service.training.deep.tower_nets import HistoryNet, ItemNet
 from service.training.deep.trained_towers import TowerScales
@@ -42,7 +43,7 @@ _LAST_RATE: Final = 0.02
 
 
 @dataclass(frozen=True)
-class NeuralMfConfig(NetworkTraining, WeightedHistory):
+class NeuralMfConfig(NetworkTraining, WeightedHistory, RankerConfig):
     """Hyperparameters of neural matrix factorisation."""
 
     n_factors: Annotated[
@@ -139,13 +140,13 @@ def fit(data: Interactions, config: NeuralMfConfig, rng: np.random.Generator, pr
             network,
             task.batches.epoch,
             lambda batch: loss_of(network, config, batch),
-            validation=network.validation(task, scales, config.n_candidates, run.device),
+            validation=network.validation(task, scales, config, run.device),
             rate=lambda step: max(_LAST_RATE, 1 - step / n_steps),
         )
-        network.choose_share(task, scales, config.n_candidates, run.device)
+        kept = network.keep_share(task, scales, config, run.device)
         # The probability beside one drawn item.
         offset = math.log(config.n_others)
-        return ranked_model(*(data, NAME, config, network, task, scales, run.curve), config.n_candidates, offset=offset)
+        return ranked_model(*(data, NAME, config, network, task, scales, run.curve, kept), offset=offset)
 
 
 ALGORITHMS: Final = {NAME: Algorithm(NeuralMfConfig, fit, kind="ranking")}

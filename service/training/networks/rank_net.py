@@ -37,6 +37,7 @@ from service.training.deep.next_batches import EXCLUDED, NextBatch
 from service.training.deep.next_task import NextTask
 from service.training.deep.pair_net import PairNet, halving_units
 from service.training.deep.ranked_towers import RankedTowers, ranked_model
+from service.training.deep.ranker_share import RankerConfig
 from service.training.deep.torch_run import torch_run
 from service.training.deep.tower_nets import HistoryNet, ItemNet
 from service.training.deep.trained_towers import TowerScales
@@ -48,7 +49,7 @@ _LAST_RATE: Final = 0.02
 
 
 @dataclass(frozen=True)
-class RankNetConfig(TwoTowerConfig):
+class RankNetConfig(TwoTowerConfig, RankerConfig):
     """Hyperparameters of RankNet, and of UserNet and ItemNet, which are two towers that rank."""
 
     n_factors: Annotated[
@@ -123,13 +124,11 @@ def fit(data: Interactions, config: RankNetConfig, rng: np.random.Generator, pro
             network,
             task.batches.epoch,
             lambda batch: joint_loss(network, config, batch),
-            validation=network.validation(task, scales, config.n_candidates, run.device),
+            validation=network.validation(task, scales, config, run.device),
             rate=lambda step: max(_LAST_RATE, 1 - step / n_steps),
         )
-        network.choose_share(task, scales, config.n_candidates, run.device)
-        return ranked_model(
-            *(data, NAME, config, network, task, scales, run.curve), config.n_candidates, offset=math.log(n_known)
-        )
+        kept = network.keep_share(task, scales, config, run.device)
+        return ranked_model(*(data, NAME, config, network, task, scales, run.curve, kept), offset=math.log(n_known))
 
 
 ALGORITHMS: Final = {NAME: Algorithm(RankNetConfig, fit, kind="ranking")}

@@ -152,7 +152,7 @@ def fit(data: Interactions, config: TwoTowerConfig, rng: np.random.Generator, pr
             items = item_outputs(network.items, features, run.device)
             of_users, _ = user_outputs.split(users.cpu().numpy())
             of_items, _ = item_outputs_.split(items.cpu().numpy())
-            return validation.ndcg(of_users, of_items)
+            return float(validation.gains(of_users, of_items).mean())
 
         run.train(
             network,

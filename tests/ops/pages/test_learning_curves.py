@@ -4,7 +4,7 @@ from ops.pages import learning_curves
 
 CURVE = [
     {"epoch": 1, "loss": 0.9, "ndcg@10": 0.10, "kept": False},
-    {"epoch": 2, "loss": 0.7, "ndcg@10": 0.14, "kept": True},
+    {"epoch": 2, "loss": 0.7, "ndcg@10": 0.14, "kept": True, "ranker_gain": 0.01, "ranker_gain_error": 0.02},
     {"epoch": 3, "loss": 0.6, "ndcg@10": 0.13, "kept": False},
 ]
 
@@ -24,8 +24,9 @@ def test_each_quantity_of_a_network_has_a_plot_with_a_mark_for_each_epoch() -> N
 
 
 def test_a_curve_of_one_epoch_without_a_validation_is_a_plot() -> None:
-    """Of one point."""
-    (loss,) = learning_curves.figures([result("net", [[{"epoch": 1, "loss": 0.5, "kept": True}]])])
+    """Of one point; what a ranker gains is no quantity by epoch."""
+    point = {"epoch": 1, "loss": 0.5, "kept": True, "ranker_gain": 0.01, "ranker_gain_error": 0.02}
+    (loss,) = learning_curves.figures([result("net", [[point]])])
     assert loss.caption == "Epoch 1 is kept."
 
 
