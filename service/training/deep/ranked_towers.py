@@ -32,10 +32,6 @@ class RankedTowers(TwoTowerNet):
                     # The first vectors of items are small. With biases they would all have nearly one direction.
                     torch.nn.init.zeros_(layer.bias)
 
-    def share_item_vectors(self) -> None:
-        """Let both towers have the same vectors of items: those that follow each other come to be alike."""
-        self.items.own = self.users.chosen
-
     def validation(self, task: NextTask, scales: TowerScales, config: Any, device: torch.device) -> Validation | None:
         """Return the validation by the lists that the model makes; None if the data is too small.
 

@@ -29,6 +29,10 @@ class TwoTowerNet(torch.nn.Module):
         self.users = users
         self.items = items
 
+    def share_item_vectors(self) -> None:
+        """Let both towers have the same vectors of items: those that follow each other come to be alike."""
+        self.items.own = self.users.chosen
+
 
 class TowerScales(NamedTuple):
     """How the outputs of both towers become factors, and where scores begin.

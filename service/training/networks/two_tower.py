@@ -11,34 +11,27 @@ user's attributes; so a new event changes the user at once, and a user without a
 `two_tower_rating` describes the towers.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Final
 
 import numpy as np
 import torch
 
-from service.models.history_weights import HistoryWeights
 from service.models.networks.history_inputs import HistoryInputs
 from service.models.networks.tower_outputs import TowerOutputs
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.weighted_history import DEFAULT_HALF_LIFE, WeightedHistory
-from service.training.data_features import DataFeatures
-from service.training.deep.next_batches import EXCLUDED, NextBatch, NextBatches
-from service.training.deep.next_validation import LENGTH, NextValidation, last_of_users
+from service.training.deep.next_batches import EXCLUDED, NextBatch
+from service.training.deep.next_task import NextTask, chosen_inputs
 from service.training.deep.torch_run import torch_run
+from service.training.deep.tower_config import TowerConfig
+from service.training.deep.tower_lists import list_validation
 from service.training.deep.tower_nets import HistoryNet, ItemNet
-from service.training.deep.trained_towers import TowerScales, TwoTowerNet, as_model, item_outputs
-from service.training.deep.training_loop import Validation, moved
-from service.training.entry_weights import are_positive
+from service.training.deep.trained_towers import TowerScales, TwoTowerNet, as_model
 from service.training.interactions import Interactions, Progress
-from service.training.networks.two_tower_rating import TowerConfig, rows_of_step
 
 NAME: Final = "two_tower"
-# Of the half-life of the user's interactions.
-_SHORTER: Final = 0.25
-_LONGER: Final = 4.0
 _LAST_RATE: Final = 0.02
 
 
@@ -88,11 +81,7 @@ class TwoTowerConfig(TowerConfig, WeightedHistory):
 
     def history_inputs(self, data: Interactions) -> HistoryInputs:
         """Return how histories of this data become numbers."""
-        weights = self.history_weights(data, DEFAULT_HALF_LIFE, self.window)
-        half_life = weights.half_life
-        half_lives = (0.0,) if half_life is None else (_SHORTER * half_life, half_life, _LONGER * half_life)
-        undecayed: HistoryWeights = dataclasses.replace(weights, half_life=None)
-        return HistoryInputs(self.width, half_lives, 1.0, None, undecayed)
+        return chosen_inputs(self.history_weights(data, DEFAULT_HALF_LIFE, self.window), self.width)
 
 
 def fit(data: Interactions, config: TwoTowerConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
@@ -101,44 +90,27 @@ def fit(data: Interactions, config: TwoTowerConfig, rng: np.random.Generator, pr
     Raises:
         TrainingDiverged: The loss is no longer finite.
     """
-    features = DataFeatures.of(data)
-    inputs = config.history_inputs(data)
-    is_positive = are_positive(data, inputs.weights)
-    ordered = data
-    if not data.has_order:
-        # Any order is as good as another, but that of the source, in which items may follow each other by their ids.
-        # A generator of its own: the source may have been shuffled with the seed of this one.
-        shuffled = np.random.default_rng(int(rng.integers(1 << 62))).permutation(len(data))
-        ordered = dataclasses.replace(data, timestamps=shuffled)
-    judged = last_of_users(ordered, is_positive, rng)
-    is_learnt = is_positive.copy()
-    is_learnt[judged] = False
-    learnt = np.flatnonzero(is_learnt)
-    is_known = np.bincount(data.item_rows[learnt], minlength=len(data.items)) > 0
-    validation = NextValidation(ordered, judged, is_known)
-    batch_size = rows_of_step(config.batch_size, learnt.size)
-    batches = NextBatches(ordered, features, inputs, learnt, batch_size, config.n_drawn)
-    n_steps = config.n_epochs * batches.n_batches
-    user_outputs = TowerOutputs(config.n_factors, 1 / config.temperature, normalise=True)
-    item_outputs_ = TowerOutputs(config.n_factors, normalise=True)
+    task = NextTask.of(data, config.history_inputs(data), config.batch_size, config.n_drawn, rng)
+    k, encoder = config.n_factors, task.features.encoder
+    n_steps = config.n_epochs * task.batches.n_batches
+    scales = TowerScales(TowerOutputs(k, 1 / config.temperature, normalise=True), TowerOutputs(k, normalise=True))
     with torch_run(NAME, data, config, rng, progress) as run:
-        first_map = torch.randn(config.width, config.n_factors) / config.width**0.5
+        first_map = torch.randn(config.width, k) / config.width**0.5
         network = TwoTowerNet(
             HistoryNet(
-                *(inputs, len(data.items), features.encoder.user_sizes, config.units, config.n_factors),
+                *(task.inputs, len(data.items), encoder.user_sizes, config.units, k),
                 dropout=config.dropout,
                 unknown_share=config.unknown_share,
                 first_map=first_map.clone(),
             ),
             ItemNet(
-                *(len(data.items), features.encoder.n_item_categories, config.width, config.units, config.n_factors),
+                *(len(data.items), encoder.n_item_categories, config.width, config.units, k),
                 dropout=config.dropout,
                 unknown_share=config.unknown_share,
                 first_map=first_map.clone(),
             ),
         ).to(run.device)
-        # The same vectors on both sides: items that follow each other come to be alike.
-        network.items.own = network.users.chosen
+        network.share_item_vectors()
 
         def loss(batch: NextBatch) -> torch.Tensor:
             users = torch.nn.functional.normalize(network.users(batch.histories), dim=1)
@@ -147,22 +119,14 @@ def fit(data: Interactions, config: TwoTowerConfig, rng: np.random.Generator, pr
             logits[batch.excluded_users, batch.excluded_places] = EXCLUDED
             return torch.nn.functional.cross_entropy(logits, batch.places)
 
-        def ndcg() -> float:
-            users = torch.cat([network.users(moved(histories, run.device)) for histories in batches.in_order(judged)])
-            items = item_outputs(network.items, features, run.device)
-            of_users, _ = user_outputs.split(users.cpu().numpy())
-            of_items, _ = item_outputs_.split(items.cpu().numpy())
-            return float(validation.gains(of_users, of_items).mean())
-
         run.train(
             network,
-            batches.epoch,
+            task.batches.epoch,
             loss,
-            validation=Validation(f"ndcg@{LENGTH}", ndcg) if judged.size else None,
+            validation=list_validation(network, task, scales, run.device),
             rate=lambda step: max(_LAST_RATE, 1 - step / n_steps),
         )
-        scales = TowerScales(user_outputs, item_outputs_)
-        return as_model(data, NAME, config, network, features, scales, is_known, run.curve)
+        return as_model(data, NAME, config, network, task.features, scales, task.is_known, run.curve)
 
 
 ALGORITHMS: Final = {NAME: Algorithm(TwoTowerConfig, fit, kind="ranking")}

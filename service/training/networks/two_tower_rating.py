@@ -24,9 +24,10 @@ from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.registry import Algorithm
 from service.training.data_features import DataFeatures
 from service.training.deep.item_batch import item_batch
-from service.training.deep.network_training import NetworkTraining
+from service.training.deep.loaders import rows_of_step
 from service.training.deep.rating_batches import RatingBatch, RatingBatches
 from service.training.deep.torch_run import torch_run
+from service.training.deep.tower_config import TowerConfig
 from service.training.deep.tower_nets import HistoryNet, ItemNet
 from service.training.deep.trained_towers import TowerScales, TwoTowerNet, as_model
 from service.training.deep.training_loop import Validation, moved
@@ -39,42 +40,7 @@ _ITEM_PRIOR: Final = 5.0
 _VALIDATION_SHARE: Final = 0.03
 _MOST_VALIDATION: Final = 50_000
 _LEAST_RATINGS: Final = 100
-# An epoch has at least so many steps where there are ratings enough.
-_LEAST_STEPS: Final = 32
-_LEAST_BATCH: Final = 256
 _LAST_RATE: Final = 0.02
-
-
-@dataclass(frozen=True)
-class TowerConfig(NetworkTraining):
-    """Hyperparameters of all pairs of towers."""
-
-    n_factors: Annotated[
-        int, {"unit": "factors", "least": 1, "most": 4096, "search": (16, 128, "log")}, "Outputs of both towers."
-    ] = 32
-    hidden_units: Annotated[
-        int,
-        {"unit": "units", "least": 2, "most": 1 << 14, "search": (64, 1024, "log")},
-        "Units of the first hidden layer of both towers; the second has half of them.",
-    ] = 256
-    width: Annotated[
-        int,
-        {"unit": "numbers", "least": 1, "most": 4096, "search": (16, 128, "log")},
-        "Length of the vectors of items and categories as inputs of the towers.",
-    ] = 64
-    dropout: Annotated[
-        float, {"least": 0, "most": 0.9, "search": (0, 0.5)}, "Share of hidden units left out in a step."
-    ] = 0.0
-    unknown_share: Annotated[
-        float,
-        {"least": 0, "most": 0.9},
-        "Share of items in a step of which only the categories are given, and of attributes of users left out.",
-    ] = 0.1
-
-    @property
-    def units(self) -> tuple[int, int]:
-        """The units of the hidden layers."""
-        return self.hidden_units, self.hidden_units // 2
 
 
 @dataclass(frozen=True)
@@ -161,11 +127,6 @@ def fit(
 
 
 ALGORITHMS: Final = {NAME: Algorithm(TwoTowerRatingConfig, fit)}
-
-
-def rows_of_step(most: int, n: int) -> int:
-    """Return how many of n rows are a step: at most so many, and few enough for some steps an epoch."""
-    return min(most, max(_LEAST_BATCH, n // _LEAST_STEPS))
 
 
 def product(users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
