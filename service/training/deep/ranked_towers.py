@@ -67,10 +67,13 @@ class RankedTowers(TwoTowerNet):
         wanted = config.ranker_share
         if not task.judged.size:
             kept = RankerShare(wanted or 0.0)
+        elif wanted:
+            kept = compare(wanted, self._gains((0.0, wanted), task, scales, config.n_candidates, device))
         else:
-            shares = SHARES if wanted is None else (0.0, wanted)
-            gains = self._gains(shares, task, scales, config.n_candidates, device)
-            kept = best_share(gains) if wanted is None else compare(wanted, gains)
+            kept = best_share(self._gains(SHARES, task, scales, config.n_candidates, device))
+            if wanted is not None:
+                # What a ranker would gain is told, whether it was left out by this fit or by an earlier one.
+                kept = kept._replace(share=wanted)
         self.ranker.weaken(kept.share)
         return kept
 

@@ -100,7 +100,13 @@ def test_towers_keep_the_ranker_that_finds_what_is_hidden(
     assert kept.share == share
     assert kept.gain == pytest.approx(gain)
     np.testing.assert_allclose(network.ranker.products.detach().numpy(), 1 - 2 * share, rtol=1e-6)
-    # A share that is set is kept and measured.
+    # A share that is set is kept and measured; one of 0 with what the best one would gain.
+    without = towers_that_reverse(task)
+    left_out = without.keep_share(
+        task, scales, NeuralMfConfig(n_candidates=n_items, ranker_share=0.0), torch.device("cpu")
+    )
+    assert left_out == kept._replace(share=0)
+    np.testing.assert_allclose(without.ranker.products.detach().numpy(), 1)
     again = towers_that_reverse(task)
     kept = again.keep_share(task, scales, NeuralMfConfig(n_candidates=n_items, ranker_share=1.0), torch.device("cpu"))
     assert kept.share == 1
@@ -119,7 +125,7 @@ def test_a_model_pays_for_a_ranker_only_if_it_has_a_share(network: object) -> No
         model = algorithm.fit(data, config, np.random.default_rng(0), no_progress)
         assert (model.networks.ranker is not None) == bool(model.settings["ranker_share"])
         (kept,) = (point for point in model.learning_curve if point["kept"])
-        assert {"ranker_gain", "ranker_gain_error"} <= kept.keys() or share == 0
+        assert {"ranker_gain", "ranker_gain_error"} <= kept.keys()
         models[share] = model
     assert models[0.0].settings["ranker_share"] == 0
     assert models[0.5].settings["ranker_share"] == 0.5
