@@ -7,16 +7,19 @@ as in a replica.
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from threadpoolctl import threadpool_limits
 
+from ops.benchmarks.random_towers import WINDOW, history_tower, sequence_tower
 from service.models.fold_in.fold_in import fold_in
-from service.models.fold_in.settings import METHODS, FoldIn
+from service.models.fold_in.settings import METHODS, NETWORK, FoldIn
 from service.models.history_weights import HistoryWeights
+from service.models.networks.network import UserTower
+from service.models.networks.networks import Networks
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import UserHistory
 from service.models.vocabulary import Vocabulary
@@ -54,6 +57,7 @@ class Case(NamedTuple):
         with_inputs: Whether the model has input factors.
         with_precision: Whether the model has a precision.
         n_factors: Instead of the number of factors of the benchmark.
+        tower: Returns the user tower of a network, and the width of the items' inputs.
     """
 
     name: str
@@ -61,11 +65,14 @@ class Case(NamedTuple):
     with_inputs: bool = False
     with_precision: bool = False
     n_factors: int | None = None
+    tower: Callable[[int, np.random.Generator], tuple[UserTower, int]] | None = None
 
     @property
-    def is_solve(self) -> bool:
-        """Whether a fold-in solves equations, or only adds."""
-        return self.n_factors is None and self.method != "decayed_sum"
+    def work(self) -> Literal["sum", "solve", "network"]:
+        """Whether a fold-in only adds, solves equations, or evaluates a network."""
+        if self.method == NETWORK:
+            return "network"
+        return "sum" if self.n_factors == 0 or self.method == "decayed_sum" else "solve"
 
 
 CASES: Final = (
@@ -78,6 +85,8 @@ CASES: Final = (
     Case("svdpp", "rating_ridge", with_inputs=True),
     Case("bayesian_mf", "rating_ridge", with_precision=True),
     Case("nmf", "non_negative"),
+    Case("two_tower", NETWORK, n_factors=32, tower=history_tower),
+    Case("sequence", NETWORK, n_factors=64, tower=sequence_tower),
 )
 
 
@@ -127,7 +136,7 @@ def _model(case: Case, n_items: int, n_factors: int, rng: np.random.Generator) -
         return drawn
 
     no_history: Any = coo_array((1, n_items), dtype=np.float32).tocsr()
-    is_weighted = case.method not in {"rating_ridge", "non_negative", "residual_sum"}
+    is_weighted = case.method not in {"rating_ridge", "non_negative", "residual_sum", NETWORK}
     parameters = {name: value for name, value in _PARAMETERS.items() if name in METHODS[case.method]}
     if case.method == "decayed_sum":
         parameters["norm_exponent"] = _PARAMETERS["norm_exponent"]
@@ -146,11 +155,18 @@ def _model(case: Case, n_items: int, n_factors: int, rng: np.random.Generator) -
         history=no_history,
         popularity=np.zeros(n_items, np.float32),
         data_as_of="2026-01-01T00:00:00.000Z",
-        fold_in=FoldIn(case.method, _WEIGHTED if is_weighted else HistoryWeights(dislike_weight=1.0), parameters),
     )
+    weights = _WEIGHTED if is_weighted else HistoryWeights(dislike_weight=1.0)
+    networks, inputs = None, table() if case.with_inputs else None
+    if case.tower is not None:
+        tower, width = case.tower(k, rng)
+        weights = HistoryWeights(window=WINDOW)
+        networks, inputs = Networks(tower), rng.standard_normal((n_items, width), dtype=np.float32)
     side = k + (case.method == "rating_ridge")
     return dataclasses.replace(
         snapshot,
-        input_factors=table() if case.with_inputs else None,
+        fold_in=FoldIn(case.method, weights, parameters),
+        networks=networks,
+        input_factors=inputs,
         fold_in_precision=np.eye(1 if case.method == "implicit_ridge" else side, side) if case.with_precision else None,
     )

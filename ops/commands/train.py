@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 # The names in service.training.algorithms.registry.
 ALGORITHMS = (
     "svd, svdpp, nmf, bayesian_mf, slope_one, knn_basic, knn_means, knn_baseline, baseline, ials, softmax, ease, "
-    "item_knn, pure_svd, next_item, popularity, or a preset: best, best_ranking, popularity_week"
+    "item_knn, pure_svd, next_item, popularity, sequence, two_tower, two_tower_rating, rank_net, neural_mf, "
+    "or a preset: best, best_ranking, popularity_week"
 )
 
 
@@ -53,7 +54,8 @@ def command(
         typer.Option(
             "--algorithm",
             metavar="NAME",
-            help=f"One of {ALGORITHMS}; by default auto, which serves the candidate with the best lists.",
+            help=f"One of {ALGORITHMS}; by default auto, which serves the candidate with the best lists. Those from "
+            "sequence to neural_mf need PyTorch: make deep.",
         ),
     ] = None,
     settings: Annotated[

@@ -146,7 +146,7 @@ def test_the_command_prints_the_list_of_the_service(up: Up, wait_until: Callable
 def test_no_call_fails_while_parts_are_killed(up: Up, wait_until: Callable[..., None]) -> None:
     """The client's one retry hides kill -9 of replicas of both roles and of an nginx, and each event is accepted."""
     with Client(f"http://127.0.0.1:{up.port}") as client:
-        for name in ("replica-0", "replica-1", "candidates-0", "nginx-0"):
+        for name in ("replica-0", "replica-1", "candidates-2", "nginx-0"):
             pid = up.row(name).pid
             assert pid is not None
             os.kill(pid, signal.SIGKILL)

@@ -10,11 +10,12 @@ import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 
-from service.config import LogConfig
+from service.candidates.candidate_client import CandidateClient
+from service.config import CandidatesConfig, LogConfig
 from service.live.feed_follower import FeedFollower
 from service.live.live_state import LiveState
 from service.logs import ApplicationLog
-from service.metrics import Metrics, admission_metrics, collect_from, key_metrics, live_metrics
+from service.metrics import Metrics, admission_metrics, candidate_metrics, collect_from, key_metrics, live_metrics
 from service.security.gate import Gate
 from service.security.key_file import KeyFile
 from service.security.key_watch import KeyWatcher
@@ -140,6 +141,8 @@ def test_every_metric_of_an_alarm_exists_from_the_start(
     state = LiveState(100)
     follower = FeedFollower(LiveFeedReader(MemoryFeedStream(MemoryFeed()), tmp_path), state)
     collect_from(metrics.registry, lambda: live_metrics(state, follower))
+    candidates = CandidateClient(CandidatesConfig("http://127.0.0.1:1"))
+    collect_from(metrics.registry, lambda: candidate_metrics(candidates))
     consumer = Consumer(MemoryStream(MemoryServer()), Archive(tmp_path / "archive"), [], ConsumerSettings(), log_note)
     registry = CollectorRegistry()
     collect_from(registry, lambda: consumer_metrics(consumer, CountingSink(), LiveCounters(), log))
