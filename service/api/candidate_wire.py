@@ -10,6 +10,7 @@ from service.api.wire import IDS_LIMIT, Body, Integer, Time, described
 
 CANDIDATES_DEFAULT: Final = 100
 CANDIDATES_LIMIT: Final = 10_000
+EXCLUDE_LIMIT: Final = 2 * IDS_LIMIT
 _VECTOR_LIMIT: Final = 4_096
 # Larger numbers belong to no model, and their products might be infinite.
 _NUMBER_LIMIT: Final = 1e6
@@ -36,7 +37,7 @@ class CandidatesRequest(Body):
         default=CANDIDATES_DEFAULT, ge=1, le=CANDIDATES_LIMIT, description="How many items at most; 100 by default."
     )
     exclude: list[_ItemId] = Field(
-        default=[], max_length=2 * IDS_LIMIT, description="Items to leave out; unknown ones are ignored."
+        default=[], max_length=EXCLUDE_LIMIT, description="Items to leave out; unknown ones are ignored."
     )
     filter: str | None = Field(
         default=None,

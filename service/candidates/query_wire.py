@@ -31,6 +31,19 @@ def body_of(query: CandidateQuery, embedding_space: str | None) -> bytes:
     return wire.encode(body)
 
 
+def is_within_limits(query: CandidateQuery, body: bytes, limit_bytes: int) -> bool:
+    """Whether the route takes a query, whose body this is.
+
+    A list of a user who has seen thousands of items, or a page far down, may ask for more.
+    """
+    return (
+        len(body) <= limit_bytes
+        and query.n <= candidate_wire.CANDIDATES_LIMIT
+        and len(query.exclude) <= candidate_wire.EXCLUDE_LIMIT
+        and len(query.factors) <= wire.IDS_LIMIT
+    )
+
+
 def query_of_body(body: candidate_wire.CandidatesRequest) -> CandidateQuery:
     """Return the query that a checked body asks for; without a time, for now."""
     moment_s = time.time() if body.available_at is None else datetime.fromisoformat(body.available_at).timestamp()

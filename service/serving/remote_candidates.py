@@ -3,7 +3,7 @@
 from aiohttp import hdrs, web
 
 from service.candidates.query import popular_rows, query_of
-from service.candidates.query_wire import body_of
+from service.candidates.query_wire import body_of, is_within_limits
 from service.errors import CandidatesUnavailable
 from service.lists.item_scores import ListUser
 from service.lists.list_request import CandidateSource, ListRequest
@@ -29,8 +29,8 @@ async def retrieved(
 ) -> tuple[ListRequest, Rows | None]:
     """Return the request with the source of its candidates, and their rows, int64.
 
-    Both are without if the list needs no other service. A list is made in any case: if none answers in time, from
-    popular items.
+    Both are without if the list needs no other service, or asks for more than the route of candidates takes. A list is
+    made in any case: if none answers in time, from popular items.
 
     Raises:
         Invalid: A filter or the page token of the request is wrong.
@@ -39,11 +39,15 @@ async def retrieved(
     query = None if client is None else query_of(model, list_request, user, now_s)
     if client is None or query is None:
         return list_request, None
+    body = body_of(query, model.snapshot.embedding_space)
+    if not is_within_limits(query, body, context.config.server.body_limit_bytes):
+        # Refused, it would be made from popular items each time; this replica has all items, too.
+        return list_request, None
     headers: dict[str, str] = {name: request.headers[name] for name in _CREDENTIALS if name in request.headers}
     deadline_ms = list_request.deadline_ms
     timeout_s = None if deadline_ms is None else _DEADLINE_SHARE * deadline_ms / _MS_PER_S
     try:
-        answer = await client.ask(body_of(query, model.snapshot.embedding_space), headers, timeout_s)
+        answer = await client.ask(body, headers, timeout_s)
     except CandidatesUnavailable:
         return list_request._replace(candidates=CandidateSource()), popular_rows(model, query)
     source = CandidateSource(answer.model, answer.watermark)

@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from ops.commands import replay
 from ops.console.progress import StageProgress
-from service.config import Config
+from service.config import Config, ServerConfig
 from service.metrics import Metrics
 from service.models import artefact
 from service.models.fold_in.settings import FoldIn
@@ -56,8 +56,12 @@ def with_other_users(made: ModelSnapshot) -> ModelSnapshot:
 
 
 @pytest.fixture
-async def services(tmp_path: Path, make_snapshot: Make, publish_snapshot: Publish) -> AsyncIterator[TwoServices]:
-    config = Config(home=tmp_path)
+async def services(
+    request: pytest.FixtureRequest, tmp_path: Path, make_snapshot: Make, publish_snapshot: Publish
+) -> AsyncIterator[TwoServices]:
+    """A parameter is the limit of a body, in bytes."""
+    server = ServerConfig(body_limit_bytes=getattr(request, "param", ServerConfig.body_limit_bytes))
+    config = Config(home=tmp_path, server=server)
     publish_snapshot(config.models_dir, model(make_snapshot))
     async with two_services(config) as services:
         yield services
@@ -109,6 +113,30 @@ async def test_a_list_is_that_of_one_process(services: TwoServices, alone: Any, 
     is_personal = {"user_id", "include"} & query.keys() == {"user_id"} and query != {"user_id": "nobody"}
     assert asked.calls == int(is_personal)
     assert asked.unanswered == 0
+
+
+@pytest.mark.parametrize("services", [1024], indirect=True)
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"user_id": "u1", "offset": 10_000, "n": 20},
+        # The body of the query has the vector and the seen items, too.
+        {"user_id": "u1", "exclude": [f"i{row}" for row in range(100, 215)]},
+    ],
+)
+async def test_a_list_that_asks_for_too_much_is_made_alone(
+    services: TwoServices, alone: Any, query: dict[str, Any]
+) -> None:
+    """Far down, or with more items to leave out than a body may have; it is not degraded."""
+    answer = await services.recommend(**query)
+    expected = await body(alone, "POST", "/v1/recommendations", 200, json=query)
+    assert listed(answer) == listed(expected)
+    assert answer["degraded"] is None
+    asked = services.ranking.context.candidates
+    assert asked is not None
+    assert asked.calls == 0
+    await services.recommend(user_id="u1")
+    assert asked.calls == 1
 
 
 async def test_lists_are_made_from_popular_candidates_while_the_service_is_away(services: TwoServices) -> None:
