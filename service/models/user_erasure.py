@@ -87,7 +87,8 @@ class ModelUserEraser:
                     unreadable.append(str(error))
             if self._checkpoints_dir is not None:
                 # A training that was killed would not find them: its data is another without the users.
-                for checkpoint in self._checkpoints_dir.glob("*.checkpoint"):
+                # Those that are being written, too, or were when their process was killed.
+                for checkpoint in self._checkpoints_dir.glob("*.checkpoint*"):
                     checkpoint.unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"Users cannot be erased from {self._models_dir}: {error.strerror or error}.") from error

@@ -11,7 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,7 +125,9 @@ class Checkpoint:
                 content(file)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            # The erasure of a user removes this file, too; the training goes on.
+            with suppress(FileNotFoundError):
+                temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

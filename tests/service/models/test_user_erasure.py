@@ -58,10 +58,10 @@ def test_a_model_without_some_users_answers_all_others_as_before(make_snapshot: 
 
 
 async def test_checkpoints_of_a_killed_training_go_with_any_user(tmp_path: Path) -> None:
-    """They hold rows of users, and do not say of which."""
+    """They hold rows of users, and do not say of which; torn ones as well."""
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()
-    for name in ("a.checkpoint", "b.checkpoint"):
+    for name in ("a.checkpoint", "b.checkpoint", ".b.checkpoint.0a1b2c3d.tmp"):
         (checkpoints / name).write_bytes(b"rows")
     await ModelUserEraser(tmp_path / "models", PLAIN, None, checkpoints).erase(["u5"])
     assert list(checkpoints.iterdir()) == []

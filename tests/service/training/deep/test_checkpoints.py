@@ -3,11 +3,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from service.training.checkpoint_folder import KEPT_S, checkpoints_in
+from service.models.user_erasure import ModelUserEraser
+from service.training.checkpoint_folder import KEPT_S, Checkpoint, checkpoints_in
 from service.training.deep.network_training import NetworkTraining
+from telemetry.pseudonym import Pseudonymiser
 from tests.support import small_network
 from tests.support.small_network import trained
 
@@ -59,12 +62,28 @@ def test_other_data_settings_or_seeds_have_other_checkpoints(tmp_path: Path) -> 
 
 def test_a_broken_checkpoint_costs_only_time(tmp_path: Path) -> None:
     """A fit whose checkpoint cannot be read begins anew."""
+    expected = trained(CONFIG)
     with pytest.raises(Stopped), checkpoints_in(tmp_path, 0.0):
         trained(CONFIG, before_step=Stop(3))
     (kept,) = tmp_path.iterdir()
     kept.write_bytes(kept.read_bytes()[:1000])
     with checkpoints_in(tmp_path, 0.0):
-        assert trained(CONFIG) == trained(CONFIG)
+        assert trained(CONFIG) == expected
+
+
+def test_an_erasure_while_a_checkpoint_is_written_does_not_end_the_training(tmp_path: Path) -> None:
+    """The erasure of a user removes the file; the next checkpoint is written again."""
+
+    def content_then_erasure(file: BinaryIO) -> None:
+        file.write(b"rows of users")
+        ModelUserEraser(tmp_path / "models", Pseudonymiser(), None, tmp_path / "checkpoints").erase_now(["u1"])
+
+    with checkpoints_in(tmp_path / "checkpoints", 0.0):
+        checkpoint = Checkpoint("a")
+        checkpoint.write(content_then_erasure)
+        assert list((tmp_path / "checkpoints").iterdir()) == []
+        checkpoint.write(lambda file: None)
+        assert checkpoint.read() == b""
 
 
 def test_old_checkpoints_are_removed(tmp_path: Path) -> None:
