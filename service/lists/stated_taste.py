@@ -81,7 +81,10 @@ def _category_rows(
         rows = column.rows_of(text).astype(np.int64)
         # An item without interactions says nothing of a taste.
         rows = rows[snapshot.popularity[rows] > 0]
-        yield rows[np.argsort(ranks[rows], kind="stable")[:_ITEMS_OF_CATEGORY]]
+        if rows.size > _ITEMS_OF_CATEGORY:
+            # A sort of a category of a large catalogue would hold up other requests.
+            rows = rows[np.argpartition(ranks[rows], _ITEMS_OF_CATEGORY - 1)[:_ITEMS_OF_CATEGORY]]
+        yield rows[np.argsort(ranks[rows])]
 
 
 def _has_categories(column: Column) -> bool:
