@@ -1,4 +1,4 @@
-// Recollect from JavaScript: one module without a package, for browsers and for Node.js 18 or later.
+// Recollect from JavaScript: one module without a package, for browsers and for Node.js 20 or later.
 
 const AGAIN = [502, 503, 504];
 

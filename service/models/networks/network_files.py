@@ -1,6 +1,6 @@
 """The files of a model's networks: `<name>.safetensors`, `features.json`, and `<name>.onnx` for other languages.
 
-Invariant: a file is read after its length and its sha256 are compared with the manifest. Replicas do not read ONNX.
+Invariant: the content of a file counts only if it has the sha256 of the manifest. Replicas do not read ONNX.
 """
 
 import hashlib
