@@ -159,7 +159,7 @@ def _active_or_none(config: Config, role: Role = "all") -> str | None:
 
 
 def _row(config: Config, version: str, active: dict[Role, str | None]) -> dict[str, Any]:
-    # What a role has of its own it does not take from ACTIVE.
+    # A role that has an active version of its own does not serve that of ACTIVE.
     serves = {role: active.get(role, active["all"]) == version for role in SEPARATE}
     row: dict[str, Any] = {"version": version, "active": any(serves.values())}
     if len(active) > 1:

@@ -73,7 +73,7 @@ class NewItemModel:
         Args:
             ids: The new items.
             columns: The attributes of all items.
-            likers: Who likes a new item.
+            likers: The users who like each new item.
             attributes: Those of each new item, as an item tower reads them.
         """
         model, n_new, k = self._model, len(ids), self._model.n_factors

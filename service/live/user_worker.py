@@ -1,7 +1,7 @@
 """A thread that computes users for whom the event loop would take too long, each of them once.
 
-Called in the event loop's thread. Invariant: for one key a computation is begun once, however many wait for it, and one
-who no longer waits stops it for nobody else.
+Called in the event loop's thread. Invariant: a computation begins once for each key, however many callers wait for it,
+and goes on for the others when one of them is cancelled.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from service.models.representation import UserRepresentation
 
 Compute = Callable[[], UserRepresentation | None]
-# Computations that wait for the thread; beyond these, what nobody waits for yet is left to the request that asks.
+# With so many computations under way, none begins before a request asks for it.
 _MOST_AHEAD: Final = 64
 
 
@@ -23,7 +23,7 @@ class _Pending(NamedTuple):
 
 
 class UserWorker:
-    """The computations that are under way, at most one of each user that counts."""
+    """The computations that are under way; later callers share at most one of each user."""
 
     def __init__(self) -> None:
         self._pending: dict[str, _Pending] = {}
@@ -38,11 +38,11 @@ class UserWorker:
 
     @property
     def is_busy(self) -> bool:
-        """Whether so many users wait for the thread that none should be computed ahead of a request."""
+        """Whether too many users wait for the thread to compute another one ahead of a request."""
         return len(self._pending) >= _MOST_AHEAD
 
     def forget(self) -> None:
-        """Count none of those under way, whose results come all the same to those who wait."""
+        """Share no computation that is under way with later callers; present callers still get its result."""
         self._pending.clear()
 
     async def computed(self, user_id: str, key: Hashable, compute: Compute) -> UserRepresentation | None:

@@ -60,7 +60,7 @@ def replace(models_dir: Path, name: str, role: Role = "all") -> None:
 
 
 def unite(models_dir: Path) -> None:
-    """End what roles have of their own, so that ACTIVE counts for all; for `published_files.exclusive` use."""
+    """Remove the files of single roles, so that ACTIVE counts for all; for `published_files.exclusive` use."""
     for role in own_roles(models_dir):
         path_of(models_dir, role).unlink(missing_ok=True)
 

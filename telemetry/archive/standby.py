@@ -98,7 +98,7 @@ class Standby:
             self._notes.append(note)
 
     def _owners(self) -> set[int]:
-        """Return who must let go: every owner of a lock of the catalogue, and the lease's holder that keeps files."""
+        """Return the processes that block a takeover: owners of the catalogue's locks, and a holder that compacts."""
         removing = {pid for pid in exclusive_owners([self._compaction]) if holder_name(pid) == self._holder}
         return exclusive_owners(self._paths) | removing
 
