@@ -129,9 +129,14 @@ def side_file(source: Source, role: Role) -> DataFile | None:
     if source.folder is None:
         return None
     own = {file.path for file in source.files}
+    try:
+        beside = list(source.folder.iterdir())
+    except OSError:
+        # A file may be readable in a directory that is not.
+        return None
     found = sorted(
         path
-        for path in source.folder.iterdir()
+        for path in beside
         if path not in own and path.is_file() and (_is_side_file(path, role) or _is_recbole_side(path, own, role))
     )
     return DataFile(found[0], found[0].name) if found else None

@@ -1,8 +1,10 @@
 """Files of users and items beside the interactions."""
 
+import errno
 import gzip
 import json
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,20 @@ def test_a_file_that_cannot_be_read_is_a_note(tmp_path: Path, content: bytes, wh
     assert data.user_catalogue.attributes == {}
     (note,) = [note for note in data.report.notes if note.startswith("users.csv was not read")]
     assert why in note
+
+
+def test_a_directory_that_cannot_be_listed_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files may be readable all the same."""
+
+    def refuse(_: Path) -> Iterator[Path]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    data = read(tmp_path, {"ratings.csv": RATINGS, "users.csv": USERS}, "ratings.csv")
+    assert len(data) == 2
+    assert data.user_catalogue.attributes == {}
 
 
 @given(content=st.binary(max_size=300), name=st.sampled_from(["users.csv", "items.jsonl", "items.parquet"]))
