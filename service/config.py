@@ -154,16 +154,20 @@ class CandidatesConfig:
         """The addresses of the candidates service.
 
         Raises:
-            UsageError: One is no http or https URL; `from_env` checks it.
+            UsageError: One is no http or https URL, or has a password; `from_env` checks it.
         """
         found = tuple(url.strip() for url in (self.urls or "").split(",") if url.strip())
         for url in found:
             try:
-                is_address = urlsplit(url).scheme in {"http", "https"} and bool(urlsplit(url).hostname)
+                parts = urlsplit(url)
+                # A name and a password in it would reach logs; the key of a list's caller is what counts.
+                is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and "@" not in parts.netloc
             except ValueError:
                 is_address = False
             if not is_address:
-                raise UsageError(f"RECOLLECT_CANDIDATES_URLS: {url!r} is no http or https URL.")
+                raise UsageError(
+                    f"RECOLLECT_CANDIDATES_URLS: {url.rpartition('@')[2]!r} is no http or https URL without a password."
+                )
         return found
 
 

@@ -52,9 +52,10 @@ def test_the_addresses_of_the_candidates_service_are_checked() -> None:
     """The ranking role cannot go without any."""
     given = {"HOME": "/h", "RECOLLECT_CANDIDATES_URLS": " http://127.0.0.1:1, https://finder.example/below ,"}
     assert from_env(given).candidates.addresses == ("http://127.0.0.1:1", "https://finder.example/below")
-    for wrong in ("127.0.0.1:1", "ftp://finder", "http://", "http://[::1"):
-        with pytest.raises(UsageError, match="is no http or https URL"):
+    for wrong in ("127.0.0.1:1", "ftp://finder", "http://", "http://[::1", "http://ann:secret@127.0.0.1:1"):
+        with pytest.raises(UsageError, match="is no http or https URL") as refused:
             from_env({"HOME": "/h", "RECOLLECT_CANDIDATES_URLS": wrong})
+        assert "secret" not in str(refused.value)
     with pytest.raises(UsageError, match="RECOLLECT_ROLE must be all, candidates or ranking, not 'rank'"):
         from_env({"HOME": "/h", "RECOLLECT_ROLE": "rank"})
     with pytest.raises(UsageError, match="The role ranking needs the addresses of the candidates service"):
