@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from service.client import Client, Event, Recommendations
@@ -109,3 +110,14 @@ def test_the_served_model_tells_what_it_is(up: Up, client: Client) -> None:
     assert "region" in client.call("GET", "/v1/model")["user_features"]
     shown = json.loads(up.recollect("models", "show", client.model().version, "--json").stdout)
     assert shown["learning_curve"]
+
+
+def test_a_replica_stays_small_and_needs_no_torch(up: Up) -> None:
+    """300 MB at most: towers are evaluated in NumPy."""
+    for name in ("replica-0", "replica-1"):
+        pid = up.row(name).pid
+        assert pid is not None
+        assert psutil.Process(pid).memory_info().rss < 300_000_000
+        mapped = Path(f"/proc/{pid}/maps").read_text()
+        assert "numpy" in mapped
+        assert "torch" not in mapped
