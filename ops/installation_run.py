@@ -119,7 +119,7 @@ def run_installation(
     if os.geteuid() == 0:
         print_line("Running as root, as do nginx's workers: use a dedicated user before clients can reach Recollect.")
     names = ["Redis"] * (redis is not None) + ["the consumer"] * consumer + [f"{settings.replicas} replicas"]
-    names += [f"{settings.candidates} replicas that find candidates"] * (settings.candidates > 0)
+    names += [f"{settings.candidates} for candidates"] * (settings.candidates > 0)
     print_line(f"Starting {', '.join(names)} and {settings.balancers} nginx.")
     spec = InstallationSpec(
         settings=settings,
