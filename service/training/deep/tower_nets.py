@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from service.models.features.feature_encoder import FeatureEncoder
 from service.models.networks.category_tower import CategoryTower
 from service.models.networks.history_inputs import HistoryInputs
 from service.models.networks.history_tower import HistoryTower
@@ -20,6 +21,7 @@ from service.models.networks.perceptron import Perceptron
 from service.models.networks.tower_outputs import TowerOutputs
 from service.training.deep.history_batch import HistoryBatch
 from service.training.deep.item_batch import ItemBatch
+from service.training.deep.tower_config import TowerConfig
 from service.training.interactions import Float32
 
 # Of the numbers of first vectors.
@@ -239,3 +241,31 @@ def _sums(table: torch.Tensor, batch: HistoryBatch, signals: torch.Tensor) -> to
 def _numpy(tensor: Any) -> Float32:
     numbers: Float32 = np.array(tensor.detach().cpu().numpy(), dtype=np.float32)
     return numbers
+
+
+def towers_of_one_map(
+    inputs: HistoryInputs, encoder: FeatureEncoder, n_items: int, config: TowerConfig
+) -> tuple[HistoryNet, ItemNet]:
+    """Return two towers that begin as the same linear map, which is drawn.
+
+    Args:
+        inputs: How histories become numbers.
+        encoder: Of the attributes of users and items.
+        n_items: The trained items.
+        config: Their shape.
+    """
+    k = config.n_factors
+    first_map = torch.randn(config.width, k) / config.width**0.5
+    users = HistoryNet(
+        *(inputs, n_items, encoder.user_sizes, config.units, k),
+        dropout=config.dropout,
+        unknown_share=config.unknown_share,
+        first_map=first_map.clone(),
+    )
+    items = ItemNet(
+        *(n_items, encoder.n_item_categories, config.width, config.units, k),
+        dropout=config.dropout,
+        unknown_share=config.unknown_share,
+        first_map=first_map.clone(),
+    )
+    return users, items

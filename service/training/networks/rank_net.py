@@ -39,7 +39,7 @@ from service.training.deep.pair_net import PairNet, halving_units
 from service.training.deep.ranked_towers import RankedTowers, ranked_model
 from service.training.deep.ranker_share import RankerConfig
 from service.training.deep.torch_run import torch_run
-from service.training.deep.tower_nets import HistoryNet, ItemNet
+from service.training.deep.tower_nets import towers_of_one_map
 from service.training.deep.trained_towers import TowerScales
 from service.training.interactions import Interactions, Progress
 from service.training.networks.two_tower import TwoTowerConfig
@@ -93,26 +93,14 @@ def fit(data: Interactions, config: RankNetConfig, rng: np.random.Generator, pro
         TrainingDiverged: The loss is no longer finite.
     """
     task = NextTask.of(data, config.history_inputs(data), config.batch_size, config.n_drawn, rng)
-    k, encoder, n_known = config.n_factors, task.features.encoder, int(task.is_known.sum())
+    k, n_known = config.n_factors, int(task.is_known.sum())
     n_steps = config.n_epochs * task.batches.n_batches
     # Of both sides alike, so that RankNet reads numbers of one size.
     outputs = TowerOutputs(k, config.temperature**-0.5, normalise=True)
     scales = TowerScales(outputs, outputs)
     with torch_run(NAME, data, config, rng, progress) as run:
-        first_map = torch.randn(config.width, k) / config.width**0.5
         network = RankedTowers(
-            HistoryNet(
-                *(task.inputs, len(data.items), encoder.user_sizes, config.units, k),
-                dropout=config.dropout,
-                unknown_share=config.unknown_share,
-                first_map=first_map.clone(),
-            ),
-            ItemNet(
-                *(len(data.items), encoder.n_item_categories, config.width, config.units, k),
-                dropout=config.dropout,
-                unknown_share=config.unknown_share,
-                first_map=first_map.clone(),
-            ),
+            *towers_of_one_map(task.inputs, task.features.encoder, len(data.items), config),
             PairNet(
                 *(k, halving_units(k), "elu", np.ones(k, dtype=np.float32)),
                 dropout=config.ranker_dropout,

@@ -27,7 +27,7 @@ from service.training.deep.next_task import NextTask, chosen_inputs
 from service.training.deep.torch_run import torch_run
 from service.training.deep.tower_config import TowerConfig
 from service.training.deep.tower_lists import list_validation
-from service.training.deep.tower_nets import HistoryNet, ItemNet
+from service.training.deep.tower_nets import towers_of_one_map
 from service.training.deep.trained_towers import TowerScales, TwoTowerNet, as_model
 from service.training.interactions import Interactions, Progress
 
@@ -91,24 +91,12 @@ def fit(data: Interactions, config: TwoTowerConfig, rng: np.random.Generator, pr
         TrainingDiverged: The loss is no longer finite.
     """
     task = NextTask.of(data, config.history_inputs(data), config.batch_size, config.n_drawn, rng)
-    k, encoder = config.n_factors, task.features.encoder
+    k = config.n_factors
     n_steps = config.n_epochs * task.batches.n_batches
     scales = TowerScales(TowerOutputs(k, 1 / config.temperature, normalise=True), TowerOutputs(k, normalise=True))
     with torch_run(NAME, data, config, rng, progress) as run:
-        first_map = torch.randn(config.width, k) / config.width**0.5
         network = TwoTowerNet(
-            HistoryNet(
-                *(task.inputs, len(data.items), encoder.user_sizes, config.units, k),
-                dropout=config.dropout,
-                unknown_share=config.unknown_share,
-                first_map=first_map.clone(),
-            ),
-            ItemNet(
-                *(len(data.items), encoder.n_item_categories, config.width, config.units, k),
-                dropout=config.dropout,
-                unknown_share=config.unknown_share,
-                first_map=first_map.clone(),
-            ),
+            *towers_of_one_map(task.inputs, task.features.encoder, len(data.items), config),
         ).to(run.device)
         network.share_item_vectors()
 
