@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
+from service.candidates.settings import CandidatesConfig
 from service.declared_settings import read
 from service.errors import UsageError
-from service.models.event_values import EVENT_VALUES, EventValues
+from service.lists.settings import ExplorationConfig, LiveListConfig
+from service.models.event_values import EventValues
 from service.models.rating_scale import RatingScale
 from service.models.roles import ROLES, Role
 from telemetry.errors import FailpointError, KeyFileError, StreamError
@@ -134,44 +135,6 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class CandidatesConfig:
-    """The candidates service that a replica of the role `ranking` asks."""
-
-    urls: Annotated[
-        str | None,
-        {"env": "RECOLLECT_CANDIDATES_URLS", "unit": "URLs"},
-        "Where the candidates service is, comma separated: its replicas, or the balancer in front of them; `up` and "
-        "`balance` set it for the replicas that they start.",
-    ] = None
-    timeout_s: Annotated[
-        float,
-        {"env": "RECOLLECT_CANDIDATES_TIMEOUT_S", "unit": "s"},
-        "How long a list waits for candidates, two attempts together, before it is made from popular ones.",
-    ] = 0.15
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """The addresses of the candidates service.
-
-        Raises:
-            UsageError: One is no http or https URL, or has a password; `from_env` checks it.
-        """
-        found = tuple(url.strip() for url in (self.urls or "").split(",") if url.strip())
-        for url in found:
-            try:
-                parts = urlsplit(url)
-                # A name and a password in it would reach logs; the key of a list's caller is what counts.
-                is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and "@" not in parts.netloc
-            except ValueError:
-                is_address = False
-            if not is_address:
-                raise UsageError(
-                    f"RECOLLECT_CANDIDATES_URLS: {url.rpartition('@')[2]!r} is no http or https URL without a password."
-                )
-        return found
-
-
-@dataclass(frozen=True)
 class EventsConfig:
     """The marks of events on receipt."""
 
@@ -185,73 +148,6 @@ class EventsConfig:
         {"env": "RECOLLECT_CLOCK_SKEW_BEHIND_S", "unit": "s"},
         "How far a client's time may be behind the replica's clock before its event is marked `clock_skew`.",
     ] = 2592000.0
-
-
-@dataclass(frozen=True)
-class LiveListConfig:
-    """The use of live events in a replica's lists."""
-
-    seen_types: Annotated[
-        str,
-        {"env": "RECOLLECT_LIVE_SEEN_TYPES", "unit": "types"},
-        "The types of events, separated by commas, whose items are left out of the user's lists from then on; `none` "
-        "for none. Items of training interactions are always left out.",
-    ] = "rating,purchase,dismiss"
-    pending_events: Annotated[
-        int,
-        {"env": "RECOLLECT_LIVE_PENDING_EVENTS", "unit": "events", "least": 1},
-        "How many events a replica applies to its own lists before they have come back through the feed; of more, the "
-        "oldest wait for the feed.",
-    ] = 50_000
-    impression_factor: Annotated[
-        float,
-        {"env": "RECOLLECT_IMPRESSION_FACTOR", "unit": "factor", "least": 0.01, "most": 1},
-        "What the score of an item is multiplied by for each time that it was shown to the user and not acted on, "
-        "where impressions count (RECOLLECT_LIVE_IMPRESSIONS); 1 for no effect.",
-    ] = 1.0
-
-    @property
-    def seen(self) -> frozenset[str]:
-        """The types of events whose items are left out.
-
-        Raises:
-            UsageError: A type does not exist; `from_env` checks it.
-        """
-        names = frozenset(name.strip() for name in self.seen_types.split(","))
-        if names == {"none"}:
-            return frozenset()
-        unknown = sorted(names.difference(EVENT_VALUES))
-        if unknown:
-            raise UsageError(
-                f"RECOLLECT_LIVE_SEEN_TYPES: {unknown[0]!r} is no type of event; there are {', '.join(EVENT_VALUES)}."
-            )
-        return names
-
-
-@dataclass(frozen=True)
-class ExplorationConfig:
-    """The lists that explore, see docs/api.md."""
-
-    share: Annotated[
-        float,
-        {"env": "RECOLLECT_EXPLORATION_SHARE", "unit": "share", "least": 0, "most": 1},
-        "The share of lists whose last places are sampled, with the probabilities in the served event.",
-    ] = 0.0
-    head: Annotated[
-        float,
-        {"env": "RECOLLECT_EXPLORATION_HEAD", "unit": "share", "least": 0, "most": 1},
-        "The share of the places of such a list that stay as ranked.",
-    ] = 0.5
-    pool: Annotated[
-        float,
-        {"env": "RECOLLECT_EXPLORATION_POOL", "unit": "items", "least": 1, "most": 100},
-        "How many of the best items there are for each sampled place.",
-    ] = 5.0
-    temperature: Annotated[
-        float,
-        {"env": "RECOLLECT_EXPLORATION_TEMPERATURE", "unit": "standard deviations", "least": 0.01, "most": 100},
-        "The higher, the more even are the probabilities of the items that a place is sampled from.",
-    ] = 1.0
 
 
 @dataclass(frozen=True)

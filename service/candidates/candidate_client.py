@@ -17,7 +17,7 @@ from yarl import URL
 
 from service.candidates.circuit import Circuit
 from service.candidates.connections import Connections
-from service.config import CandidatesConfig
+from service.candidates.settings import CandidatesConfig
 from service.errors import CandidatesUnavailable
 
 _log = structlog.get_logger("recollect.candidates")

@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 
 from service.candidates.candidate_client import CandidateClient
-from service.config import CandidatesConfig, LogConfig
+from service.candidates.settings import CandidatesConfig
+from service.config import LogConfig
 from service.live.feed_follower import FeedFollower
 from service.live.live_state import LiveState
 from service.logs import ApplicationLog

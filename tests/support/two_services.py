@@ -9,7 +9,8 @@ from typing import Any
 from aiohttp.test_utils import TestClient, TestServer
 
 from service.candidates.candidate_client import CandidateClient
-from service.config import CandidatesConfig, Config
+from service.candidates.settings import CandidatesConfig
+from service.config import Config
 from service.metrics import Metrics
 from service.models import active_model, artefact
 from service.models.roles import Role

@@ -25,7 +25,7 @@ PLAN = EdgePlan(n=3, requests=10, seed=4)
 def test_requests_are_valid_and_of_each_kind_that_the_model_answers_to(
     make_snapshot: Callable[..., ModelSnapshot],
 ) -> None:
-    """Without attributes of users nobody's features are sent."""
+    """A model without attributes of users is sent no features."""
     model = make_snapshot()
     drawn = bodies(model, PLAN)
     assert list(drawn) == [KNOWN, SESSION]

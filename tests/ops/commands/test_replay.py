@@ -13,8 +13,9 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from ops.commands import replay
 from ops.console.progress import StageProgress
-from service.config import Config, ExplorationConfig
+from service.config import Config
 from service.errors import RunError
+from service.lists.settings import ExplorationConfig
 from service.metrics import Metrics
 from service.models import artefact
 from service.models.fold_in.settings import FoldIn

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer
 
 from service.candidates import candidate_client
 from service.candidates.candidate_client import SPACE_HEADER, Answer, CandidateClient
-from service.config import CandidatesConfig
+from service.candidates.settings import CandidatesConfig
 from service.errors import CandidatesUnavailable
 
 FOUND = {"model": "m", "embedding_space": "s", "catalogue_watermark": "w", "item_ids": ["a", "b"], "scores": [2, 1]}
