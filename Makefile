@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 READY := $(VENV)/.ready
 DEEP := $(VENV)/.deep
+CLUSTER := $(VENV)/.cluster
 NODE := $(VENV)/node
 # pip needs the network only here; everything later runs offline. Errors only: warnings are about the user's pip settings.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
@@ -17,7 +18,7 @@ PORT ?=
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
   --no-header --only-binary :all: --upgrade
 
-.PHONY: setup deep node up check test coverage long bench peers compare lock clean help
+.PHONY: setup deep cluster node up check test coverage long bench peers compare lock clean help
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -48,6 +49,14 @@ $(DEEP): $(READY) requirements-deep.lock
 	@$(PIP) install --no-deps --require-hashes --requirement requirements-deep.lock
 	@# Which build of PyTorch it is, for processors or with the libraries of a GPU, is the choice of the local pip.
 	@$(PIP) install --no-build-isolation --editable '.[deep,ann]'
+	@$(PIP:-qq=) check >$(VENV)/.check 2>&1 || { cat $(VENV)/.check >&2; exit 1; }
+	@touch $@
+
+cluster: $(CLUSTER) ## Add Ray to .venv, for training and bulk generation on many machines (300 MB)
+
+$(CLUSTER): $(READY) requirements-cluster.lock
+	@echo "adding Ray to $(VENV); this may take a minute"
+	@$(PIP) install --no-deps --require-hashes --requirement requirements-cluster.lock
 	@$(PIP:-qq=) check >$(VENV)/.check 2>&1 || { cat $(VENV)/.check >&2; exit 1; }
 	@touch $@
 
@@ -101,13 +110,18 @@ $(PEERS)/.ready: ops/benchmarks/peers/peers.txt
 compare: setup peers ## Our models beside those of scikit-surprise, implicit and LensKit (DATA=PATH)
 	$(BIN)/python -m ops.benchmarks models --check $(if $(DATA),--data '$(DATA)',--data demo)
 
-lock: ## Resolve requirements.lock and requirements-deep.lock anew (needs uv)
+lock: ## Resolve requirements.lock, requirements-deep.lock and requirements-cluster.lock anew (needs uv)
 	$(UV_COMPILE) --extra embedded --extra train --extra dev pyproject.toml -o requirements.lock
 	@# What the extras add to requirements.lock, without PyTorch and what only its GPU build needs.
 	$(UV_COMPILE) --extra deep --extra ann --constraint requirements.lock pyproject.toml | awk ' \
 	  NR == FNR { if (/^[a-z]/) locked[$$1]; next } \
 	  /^[a-z]/ { kept = !($$1 in locked) && $$1 !~ /^(torch|triton|cuda-.*|nvidia-.*)==/ } kept' \
 	  requirements.lock - >requirements-deep.lock
+	@# What Ray adds to requirements.lock.
+	$(UV_COMPILE) --extra cluster --constraint requirements.lock pyproject.toml | awk ' \
+	  NR == FNR { if (/^[a-z]/) locked[$$1]; next } \
+	  /^[a-z]/ { kept = !($$1 in locked) } kept' \
+	  requirements.lock - >requirements-cluster.lock
 
 clean: ## Remove what setup and the tools made; state in var/ and logs/ stays
 	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
