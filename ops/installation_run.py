@@ -45,7 +45,12 @@ def balancer_settings(
 
 def children_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of every part: the given one, with the folders explicit and absolute."""
-    explicit = {"RECOLLECT_HOME": str(config.home), "RECOLLECT_LOGS": str(config.logs)}
+    # What parts print goes to files that nothing rotates, so their logs must not.
+    explicit = {
+        "RECOLLECT_HOME": str(config.home),
+        "RECOLLECT_LOGS": str(config.logs),
+        "RECOLLECT_LOG_OUTPUT": "files",
+    }
     if config.redis_url is not None:
         explicit["RECOLLECT_REDIS_URL"] = config.redis_url
     return {**environ, **explicit}

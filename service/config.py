@@ -38,8 +38,14 @@ class ServerConfig:
     admin_port: Annotated[
         int,
         {"env": "RECOLLECT_ADMIN_PORT", "unit": "port", "least": 1, "most": 65535},
-        "The port for metrics and readiness, always on 127.0.0.1.",
+        "The port of a replica for metrics and readiness.",
     ] = 8091
+    admin_host: Annotated[
+        str,
+        {"env": "RECOLLECT_ADMIN_HOST", "unit": "address"},
+        "Where a replica and the consumer listen for probes and metrics, which ask for no API key; in a container "
+        "0.0.0.0, so that the platform reaches them.",
+    ] = "127.0.0.1"
     keepalive_timeout_s: Annotated[
         float,
         {"env": "RECOLLECT_KEEPALIVE_TIMEOUT_S", "unit": "s"},
@@ -154,6 +160,12 @@ class EventsConfig:
 class LogConfig:
     """The application log."""
 
+    output: Annotated[
+        str,
+        {"env": "RECOLLECT_LOG_OUTPUT", "unit": "place", "choices": ("files", "stderr")},
+        "Where `serve` and `consume` write their log: to files in RECOLLECT_LOGS, or to standard error, which "
+        "containers collect; the parts of `up` and `balance` always write files.",
+    ] = "files"
     level: Annotated[
         str,
         {"env": "RECOLLECT_LOG_LEVEL", "unit": "level", "choices": ("debug", "info", "warning", "error")},
@@ -207,15 +219,21 @@ class Config:
     pseudonym_key_file: Annotated[
         Path | None,
         {"env": "RECOLLECT_PSEUDONYM_KEY_FILE", "unit": "path"},
-        "A file of at least 32 bytes that only its owner can access; with it, telemetry keeps pseudonyms "
-        "instead of user ids.",
+        "A file of at least 32 bytes that only its owner can access, or root's that a group may read; with it, "
+        "telemetry keeps pseudonyms instead of user ids.",
     ] = None
     watermark_key_file: Annotated[
         Path | None,
         {"env": "RECOLLECT_WATERMARK_KEY_FILE", "unit": "path"},
-        "The key that seals watermarks, a file of 32 bytes or more that only its owner can access; the "
-        "consumer and every replica need the same one. Without it, `archive/watermark.key` in the home "
-        "directory, which is made at first use.",
+        "The key that seals watermarks, a file of 32 bytes or more that only its owner can access, or root's that a "
+        "group may read; the consumer and every replica need the same one. Without it, `archive/watermark.key` in the "
+        "home directory, which is made at first use.",
+    ] = None
+    keys_file: Annotated[
+        Path | None,
+        {"env": "RECOLLECT_KEYS_FILE", "unit": "path"},
+        "The file of API keys; without it `security/keys.json` in the home directory. It may be read-only, as a "
+        "mounted secret is; then keys are made elsewhere.",
     ] = None
     keys_required: Annotated[
         bool,
@@ -316,7 +334,7 @@ def from_env(environ: Mapping[str, str]) -> Config:
         KeyNames(config.redis_namespace)
     except StreamError as error:
         raise UsageError(f"RECOLLECT_REDIS_NAMESPACE: {error}") from None
-    key_file, sealing_file = config.pseudonym_key_file, config.watermark_key_file
+    key_file, sealing_file, keys_file = config.pseudonym_key_file, config.watermark_key_file, config.keys_file
     home = config.home.absolute() if environ.get("RECOLLECT_HOME") else _default_home(environ)
     return dataclasses.replace(
         config,
@@ -324,6 +342,7 @@ def from_env(environ: Mapping[str, str]) -> Config:
         logs=config.logs.absolute() if environ.get("RECOLLECT_LOGS") else home / "logs",
         pseudonym_key_file=None if key_file is None else key_file.absolute(),
         watermark_key_file=None if sealing_file is None else sealing_file.absolute(),
+        keys_file=None if keys_file is None else keys_file.absolute(),
     )
 
 

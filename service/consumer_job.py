@@ -112,7 +112,7 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
     # A standby is ready too, because it can take over.
     admin = Listener(
         build_admin_app(registry, lambda: "The consumer task has died." if consuming.done() else None),
-        "127.0.0.1",
+        config.server.admin_host,
         admin_port,
         config.server,
     )

@@ -11,9 +11,10 @@ import json
 import logging
 import logging.handlers
 import queue
+import sys
 import threading
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import structlog
 
@@ -24,17 +25,21 @@ _STOP_TIMEOUT_S: Final = 2.0
 
 
 class ApplicationLog:
-    """The application log of one process in `<name>.log`; `start` it once, `stop` it last."""
+    """The application log of one process, in `<name>.log` or on standard error; `start` it once, `stop` it last."""
 
     def __init__(self, directory: Path, name: str, config: LogConfig) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self._file = _CountingFileHandler(
-            directory / f"{name}.log",
-            maxBytes=config.file_bytes,
-            backupCount=config.file_count,
-            encoding="utf-8",
-            delay=True,
-        )
+        self._file: _CountingFileHandler | _CountingStreamHandler
+        if config.output == "stderr":
+            self._file = _CountingStreamHandler(sys.stderr)
+        else:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._file = _CountingFileHandler(
+                directory / f"{name}.log",
+                maxBytes=config.file_bytes,
+                backupCount=config.file_count,
+                encoding="utf-8",
+                delay=True,
+            )
         self._file.setFormatter(_formatter(name))
         self._waiting: queue.Queue[logging.LogRecord | None] = queue.Queue(config.queue_lines)
         self._queue_handler = _DroppingQueueHandler(self._waiting)
@@ -100,12 +105,20 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
             self.dropped += 1
 
 
-class _CountingFileHandler(logging.handlers.RotatingFileHandler):
+class _Counting(logging.Handler):
     failed = 0
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the standard library's name)
         # The log itself failed, so only the counter can report it.
         self.failed += 1
+
+
+class _CountingFileHandler(_Counting, logging.handlers.RotatingFileHandler):
+    """Writes lines to a file and rotates it."""
+
+
+class _CountingStreamHandler(_Counting, logging.StreamHandler[TextIO]):
+    """Writes lines to a stream, which it leaves open."""
 
 
 def _shared_processors() -> list[Any]:

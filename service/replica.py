@@ -136,7 +136,7 @@ class _Replica:
         if candidates is not None:
             collect_from(metrics.registry, lambda: candidate_metrics(candidates))
         self._key_watcher = KeyWatcher(
-            KeyFile(config.security_dir),
+            KeyFile.of(config),
             gate,
             on_change=lambda count: _log.info("API keys in force", keys=count),
             on_problem=lambda reason: _log.error("key file not in force", reason=reason),
@@ -168,7 +168,7 @@ class _Replica:
         collect_from(metrics.registry, lambda: admission_metrics(admission))
         self._listener = Listener(build_app(self._context), server.host, server.port, server, admission)
         self._admin = Listener(
-            build_admin_app(metrics.registry, self._not_ready_reason), "127.0.0.1", server.admin_port, server
+            build_admin_app(metrics.registry, self._not_ready_reason), server.admin_host, server.admin_port, server
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()

@@ -1,4 +1,8 @@
-"""A key in a file: all bytes of the file are the key."""
+"""A key in a file: all bytes of the file are the key.
+
+Only the owner of the file may have access. One exception: a file of root's may be readable by a group, because that is
+how platforms hand a secret to a process of another user; PostgreSQL has the same rule for the key of its certificate.
+"""
 
 import os
 import stat
@@ -8,6 +12,8 @@ from typing import Final
 from telemetry.errors import KeyFileError
 
 KEY_LEAST_BYTES: Final = 32
+_NOT_OF_OWN: Final = 0o077
+_NOT_OF_ROOT_S: Final = 0o037
 _KEY_MOST_BYTES: Final = 4096
 
 
@@ -28,7 +34,7 @@ def read_key(path: Path, name: str) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise KeyFileError(f"The {name} file {path} is not a regular file.")
         mode = stat.S_IMODE(status.st_mode)
-        if mode & 0o077:
+        if mode & (_NOT_OF_ROOT_S if status.st_uid == 0 and os.geteuid() != 0 else _NOT_OF_OWN):
             raise KeyFileError(
                 f"The {name} file {path} has mode {mode:04o}. Only its owner may have access: chmod 600."
             )

@@ -48,7 +48,7 @@ def keys(config: Config) -> Finding:
 
     hosts = {"RECOLLECT_BALANCER_HOST": read(BalancerSettings, os.environ).host, "RECOLLECT_HOST": config.server.host}
     exposed = " and ".join(f"{name} ({host})" for name, host in hosts.items() if not exposure.is_loopback(host))
-    present = KeyFile(config.security_dir).read()
+    present = KeyFile.of(config).read()
     if present is None:
         if exposed:
             return "warn", f"There are no API keys, so {exposed} needs --insecure: run recollect keys create."

@@ -51,7 +51,7 @@ def create(
     expires_in_s = None if expires is None else keys.parse_duration_s(expires)
     origins = tuple(dict.fromkeys(keys.parse_origin(text) for text in origin or ()))
     purpose = None if note is None else keys.parse_note(note)
-    with KeyFile(config.security_dir).edit() as present:
+    with KeyFile.of(config).edit() as present:
         text, made = keys.new_key(
             scopes,
             now_s=time.time(),
@@ -82,7 +82,7 @@ def create(
 def list_(as_json: JsonOption = False) -> int:  # noqa: FBT002 - typer reads it
     """List every key, also revoked ones, without its secret."""
     config = _config()
-    present = KeyFile(config.security_dir).read()
+    present = KeyFile.of(config).read()
     rows = [_described(one) for one in present or ()]
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
@@ -104,7 +104,7 @@ def revoke(
     """Invalidate keys for good; replicas refuse them within a second."""
     config = _config()
     requested = list(dict.fromkeys(map(keys.id_in, ids)))
-    file = KeyFile(config.security_dir)
+    file = KeyFile.of(config)
     known = {one.id for one in file.read() or ()}
     for key_id in requested:
         if key_id not in known:

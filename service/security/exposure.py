@@ -28,7 +28,7 @@ def require_keys(config: Config, host: str, port: int, *, insecure: bool) -> Key
         UsageError: Keys are required, and there are none.
         KeysRefused: The key file cannot be used.
     """
-    keys = KeyFile(config.security_dir).read()
+    keys = KeyFile.of(config).read()
     if keys is not None:
         return Keyring(keys)
     make = "make one with `recollect keys create --scope recommend,events`"

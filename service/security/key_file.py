@@ -15,6 +15,7 @@ from typing import Final
 
 import orjson
 
+from service.config import Config
 from service.errors import KeysRefused
 from service.security.api_key import ApiKey
 from service.security.file_owner import make_directory, open_private
@@ -30,11 +31,17 @@ Signature = tuple[int, int, int]
 
 
 class KeyFile:
-    """The key file in the folder `security` of a home directory."""
+    """The key file in the folder `security` of a home directory, or elsewhere under a name of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, name: str = FILE) -> None:
         self.directory = directory
-        self.path = directory / FILE
+        self.path = directory / name
+
+    @classmethod
+    def of(cls, config: Config) -> "KeyFile":
+        """Return the key file that the settings name."""
+        path = config.keys_file
+        return cls(config.security_dir) if path is None else cls(path.parent, path.name)
 
     def signature(self) -> Signature | None:
         """Return a value that changes whenever the file is replaced; None if there is no file.
@@ -105,7 +112,7 @@ class KeyFile:
             {"format": FORMAT, "keys": [key.record() for key in keys]},
             option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE,
         )
-        temporary = self.directory / f".{FILE}.{secrets.token_hex(4)}.tmp"
+        temporary = self.directory / f".{self.path.name}.{secrets.token_hex(4)}.tmp"
         try:
             descriptor = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             with open(descriptor, "wb") as file:  # noqa: PTH123 - only a descriptor has the mode

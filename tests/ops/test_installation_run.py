@@ -29,10 +29,11 @@ def test_options_have_the_same_bounds() -> None:
 
 
 def test_parts_get_absolute_folders() -> None:
-    """The rest of the environment is unchanged; RECOLLECT_REDIS_URL is set only if it is configured."""
+    """RECOLLECT_REDIS_URL is set only if it is configured. Parts write log files: nothing rotates their output."""
     config = Config(home=Path("/srv/var"), logs=Path("/srv/logs"))
-    environ = {"RECOLLECT_HOME": "var", "PATH": "/bin"}
-    expected = {"RECOLLECT_HOME": "/srv/var", "RECOLLECT_LOGS": "/srv/logs", "PATH": "/bin"}
+    environ = {"RECOLLECT_HOME": "var", "RECOLLECT_LOG_OUTPUT": "stderr", "PATH": "/bin"}
+    folders = {"RECOLLECT_HOME": "/srv/var", "RECOLLECT_LOGS": "/srv/logs"}
+    expected = {**folders, "RECOLLECT_LOG_OUTPUT": "files", "PATH": "/bin"}
     assert children_environ(config, environ) == expected
     config = Config(home=Path("/srv/var"), logs=Path("/srv/logs"), redis_url="redis://elsewhere/0")
     assert children_environ(config, environ) == {**expected, "RECOLLECT_REDIS_URL": "redis://elsewhere/0"}

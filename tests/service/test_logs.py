@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,6 +36,31 @@ def test_lines_are_json_with_time_level_logger_and_process(tmp_path: Path) -> No
     assert (first["event"], first["version"], first["level"]) == ("swapped", "v1", "info")
     assert (first["logger"], first["process"]) == ("recollect.test", "replica-7")
     assert (second["event"], second["level"], second["logger"]) == ("broken pipe", "error", "aiohttp.server")
+
+
+@pytest.mark.usefixtures("restored_root")
+def test_a_container_gets_the_lines_on_standard_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same lines, in no file and in no folder; the stream stays open."""
+    log = ApplicationLog(tmp_path / "logs", "replica-0", LogConfig(output="stderr"))
+    log.start()
+    structlog.get_logger("recollect.test").info("swapped", version="v1")
+    log.stop()
+    print("after", file=sys.stderr)
+    line, after = capsys.readouterr().err.splitlines()
+    assert (json.loads(line)["event"], json.loads(line)["process"], after) == ("swapped", "replica-0", "after")
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.usefixtures("restored_root")
+def test_lines_that_standard_error_refuses_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader of a container's output may be gone."""
+    with (tmp_path / "read-only").open("x+"), (tmp_path / "read-only").open() as unwritable:
+        monkeypatch.setattr(sys, "stderr", unwritable)
+        log = ApplicationLog(tmp_path, "replica-0", LogConfig(output="stderr"))
+        log.start()
+        structlog.get_logger("recollect.test").info("swapped")
+        log.stop()
+    assert log.dropped_lines == 1
 
 
 @pytest.mark.usefixtures("restored_root")

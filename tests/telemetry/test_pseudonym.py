@@ -60,6 +60,23 @@ def test_a_key_file_open_to_other_users_is_refused(tmp_path: Path, mode: int) ->
         Pseudonymiser.from_file(key_file(tmp_path / "key", mode=mode))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a file of root's")
+@pytest.mark.parametrize(("mode", "usable"), [(0o440, True), (0o640, True), (0o444, False), (0o460, False)])
+def test_a_group_may_read_a_file_of_roots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, usable: bool
+) -> None:
+    """A mounted secret is root's, for the group of the process; to root itself it is a file like any other."""
+    path = key_file(tmp_path / "key", mode=mode)
+    with pytest.raises(KeyFileError, match="chmod 600"):
+        Pseudonymiser.from_file(path)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    if usable:
+        assert Pseudonymiser.from_file(path).active
+    else:
+        with pytest.raises(KeyFileError, match="chmod 600"):
+            Pseudonymiser.from_file(path)
+
+
 @pytest.mark.parametrize("size", [0, 31, 4097])
 def test_a_key_of_the_wrong_size_is_refused(tmp_path: Path, size: int) -> None:
     """Short ones can be guessed; large ones are some other file."""

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.config import from_env
 from service.errors import KeysRefused, UsageError
 from service.security.api_key import (
     KEY_LENGTH,
@@ -193,6 +194,25 @@ def test_writers_take_turns(tmp_path: Path) -> None:
         thread.join()
     assert len(file.read() or []) == 20
     assert sorted(path.name for path in tmp_path.iterdir()) == ["keys.json", "keys.lock"]
+
+
+def test_keys_may_be_elsewhere_under_another_name(tmp_path: Path) -> None:
+    """As a mounted secret, which `..data` links to; the platform replaces that link at a change."""
+    for number in (1, 2):
+        with KeyFile(tmp_path / f"version-{number}").edit() as keys:
+            keys += [made()[1] for _ in range(number)]
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    (mount / "..data").symlink_to(tmp_path / "version-1")
+    (mount / "shop.json").symlink_to("..data/keys.json")
+    file = KeyFile.of(from_env({"RECOLLECT_HOME": str(tmp_path), "RECOLLECT_KEYS_FILE": str(mount / "shop.json")}))
+    before = file.signature()
+    assert len(file.read() or []) == 1
+    (mount / "..new").symlink_to(tmp_path / "version-2")
+    (mount / "..new").replace(mount / "..data")
+    assert file.signature() != before
+    assert len(file.read() or []) == 2
+    assert not (tmp_path / "security").exists()
 
 
 def test_a_failed_change_leaves_the_file_unchanged(tmp_path: Path) -> None:
