@@ -285,6 +285,11 @@ class Config:
         return self.home / "checkpoints"
 
     @property
+    def executor_dir(self) -> Path:
+        """Where the workers of a command on this machine find what they work on; gone with the command."""
+        return self.home / "executor"
+
+    @property
     def spool_dir(self) -> Path:
         """The telemetry slots of the replicas."""
         return self.home / "spool"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ops.chosen_executor import chosen_executor
 from ops.console.command_runner import NOT_ACTIVATED
 from ops.console.progress import StageProgress
 from ops.console.table import table
@@ -31,7 +32,7 @@ from ops.options.data_options import (
     EncodingOption,
     requested_data,
 )
-from ops.options.shared_options import BudgetOption, JsonOption, ScaleOption, ThreadsOption
+from ops.options.shared_options import BudgetOption, JsonOption, ScaleOption, ThreadsOption, WorkersOption
 from service.config import from_env
 
 # Imported when the training begins: `--help` needs no numerical library.
@@ -74,6 +75,7 @@ def command(
     ] = None,
     budget: BudgetOption = None,
     threads: ThreadsOption = 0,
+    workers: WorkersOption = 0,
     columns: ColumnsOption = None,
     dates: DatesOption = None,
     encoding: EncodingOption = None,
@@ -89,7 +91,7 @@ def command(
     started_s = time.monotonic()
     read: list[Interactions] = []
     config = from_env(os.environ)
-    with StageProgress() as progress, limit(threads):
+    with StageProgress() as progress, limit(threads), chosen_executor(config, workers):
         manifest = pipeline.train(
             config,
             data=requested_data(config, data, columns, dates, encoding, decimal),

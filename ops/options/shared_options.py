@@ -6,6 +6,15 @@ import typer
 
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")]
 ThreadsOption: TypeAlias = Annotated[int, typer.Option("--threads", min=0, help="Cores to use at most; 0 for all.")]
+WorkersOption: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        min=0,
+        max=256,
+        help="Processes of this machine that share the work; by default the threads of one process do it all.",
+    ),
+]
 ScaleOption: TypeAlias = Annotated[
     str | None,
     typer.Option("--scale", metavar="LOW:HIGH", help="The least and the largest rating, as 1:5; others are clipped."),

@@ -16,13 +16,14 @@ import numpy as np
 
 from service.config import Config
 from service.errors import RunError, UsageError
+from service.executors.executor import executor_in_use
 from service.models import artefact, publication
 from service.models.erased_users import ErasedUsers, keep_permanently, user_keys, without_users
 from service.models.index.building import IndexRules
 from service.models.rating_scale import RatingScale
 from service.models.snapshot import ModelSnapshot
 from service.training import incumbent, measured_choice, promotion_report
-from service.training.algorithms.registry import ConfiguredAlgorithm
+from service.training.algorithms.registry import DISTRIBUTED, ConfiguredAlgorithm
 from service.training.checkpoint_folder import checkpoints_in
 from service.training.data import datasets
 from service.training.data.data_request import DataRequest, as_request
@@ -168,10 +169,17 @@ def _named(name: str | None, settings: Sequence[str]) -> ConfiguredAlgorithm | N
     """Parse an algorithm and its settings; None without a name.
 
     Raises:
-        UsageError: There is no such algorithm or setting, or there are settings without a name.
+        UsageError: There is no such algorithm or setting, there are settings without a name, or the command has workers
+            between which the algorithm cannot share the work.
     """
     if name is not None:
-        return ConfiguredAlgorithm.parse(name, settings)
+        named = ConfiguredAlgorithm.parse(name, settings)
+        if executor_in_use() is not None and not named.is_distributed:
+            raise UsageError(
+                f"{name} is trained in one process; {AUTO} and these share the work between workers: "
+                f"{', '.join(DISTRIBUTED)}."
+            )
+        return named
     if settings:
         raise UsageError(
             f"{settings[0]!r} is a setting of an algorithm: name it with --algorithm; {AUTO} fits each candidate with "

@@ -77,6 +77,9 @@ _MODULES: Final = {
     "neural_mf": ("deep", "neural_mf"),
 }
 
+# Those whose fit shares its work between the workers of an executor.
+DISTRIBUTED: Final[tuple[str, ...]] = ()
+
 # Named settings; docs/benchmarks.md explains the choice.
 PRESETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "best": ("bayesian_mf", ("n_factors=24", "n_samples=80")),
@@ -138,6 +141,11 @@ class ConfiguredAlgorithm:
         algorithm = get(algorithm_name)
         config = hyperparameters.parse(algorithm.config, (*preset, *assignments))
         return cls(name, config, algorithm)
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether its fit shares the work between the workers of an executor."""
+        return PRESETS.get(self.name, (self.name, ()))[0] in DISTRIBUTED
 
     def with_settings_of(self, snapshot: ModelSnapshot) -> "ConfiguredAlgorithm":
         """Return it with the hyperparameters of a model that it fitted, among them those that a fit chose itself."""

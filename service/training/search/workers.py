@@ -5,11 +5,6 @@ dies, however that happens, and then removes the parent's folder. A worker that 
 its task and is replaced. Ctrl-C reaches the parent alone.
 """
 
-import multiprocessing
-import os
-import shutil
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,6 +17,7 @@ from typing import Final, Self, TypeAlias
 import numpy as np
 
 from service.errors import RecollectError
+from service.executors.worker_process import death_reason, exit_with_parent, spawn
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.evaluation import measurement
@@ -104,7 +100,7 @@ class Workers:
                 result: FoldResult = connection.recv()
             except (EOFError, ConnectionResetError):
                 process.join()
-                result = FoldFailed(_death_reason(process.exitcode))
+                result = FoldFailed(death_reason(process.exitcode))
                 self._replace(worker)
             yield worker, result
 
@@ -115,31 +111,11 @@ class Workers:
         self._processes[worker] = self._spawn()
 
     def _spawn(self) -> tuple[BaseProcess, Connection]:
-        # A forked child would inherit the locks of this process's threads, and numba's threads do not survive a fork.
-        context = multiprocessing.get_context("spawn")
-        parent_end, child_end = context.Pipe()
-        process = context.Process(
-            target=_run_worker, args=(child_end, self._folder, self._n_threads), name="recollect-search", daemon=True
-        )
-        # The child inherits the mask, and ignores Ctrl-C from its first instruction.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        child_end.close()
-        return process, parent_end
-
-
-def _death_reason(exit_code: int | None) -> str:
-    if exit_code == -signal.SIGKILL:
-        return "The process was killed, most likely for want of memory."
-    return f"The process ended with exit code {exit_code}."
+        return spawn(_run_worker, (self._folder, self._n_threads), "recollect-search")
 
 
 def _run_worker(connection: Connection, folder: Path, n_threads: int) -> None:
-    watch = threading.Thread(target=_exit_with_parent, args=(folder,), daemon=True)
-    watch.start()
+    watch = exit_with_parent(folder)
     data = SharedDataset(folder)
     is_compiled = False
     # The connection breaks when the parent dies; the other thread then cleans up.
@@ -178,11 +154,3 @@ def _measure_fold(data: SharedDataset, task: FoldTask) -> FoldResult:
     if not np.isfinite(value):
         return FoldFailed(f"{task.measure} is {value}.")
     return FoldMeasured(value, time.perf_counter() - started_s)
-
-
-def _exit_with_parent(folder: Path) -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        shutil.rmtree(folder, ignore_errors=True)
-        os._exit(1)

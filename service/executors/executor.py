@@ -1,0 +1,114 @@
+"""What an executor is: it runs tasks on worker processes, of one machine or of many.
+
+A task is a call of a function with values that all workers can read. Tasks keep no state, so any worker may do any
+task, and one whose worker dies is done again by another. So a result does not depend on which workers live.
+
+A fit finds the executor of its command with `executor_in_use`; without one it uses the threads of its own process.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+MOST_DEATHS: Final = 3
+"""A task that has ended so many workers is not tried again."""
+
+
+class Ref(Generic[T]):
+    """A value of an executor that all of its workers can read; small, whatever the size of the value."""
+
+
+WorkerState: TypeAlias = Literal["idle", "working", "died", "left"]
+
+
+@dataclass(frozen=True)
+class WorkerEvent:
+    """What has become of a worker.
+
+    Attributes:
+        worker: Its name, such as "worker-1"; the process that replaces a dead one has the same.
+        node: The name or the address of its machine.
+        pid: Its process there.
+        state: "died" if it ended in the middle of its task, "left" if it was not needed any more.
+        stage: The stage of the work, such as "fit".
+        task: The number of its task within the stage, from 0; None while it has none.
+        n_done: The tasks of the stage that are done.
+        n_tasks: The tasks of the stage.
+    """
+
+    worker: str
+    node: str
+    pid: int
+    state: WorkerState
+    stage: str
+    task: int | None
+    n_done: int
+    n_tasks: int
+
+
+Watch = Callable[[WorkerEvent], None]
+
+
+def no_watch(event: WorkerEvent) -> None:
+    """Ignore an event."""
+
+
+class Executor(Protocol):
+    """Runs tasks on worker processes.
+
+    The function of a task is at the top level of a module. A `Ref` among its arguments, or in a list or tuple of them,
+    arrives as its value; arrays in it are shared between tasks, and must not be written.
+    """
+
+    @property
+    def n_workers(self) -> int:
+        """The number of workers that run at once."""
+
+    def put(self, value: T) -> Ref[T]:
+        """Make a value readable by all workers."""
+
+    def run(self, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], *, stage: str = "") -> list[Ref[T]]:
+        """Call `function(*task)` for each task, and return the results in the order of tasks when all are done.
+
+        Raises:
+            RecollectError: That of a task.
+            RunError: A task failed in another way, or ended `MOST_DEATHS` workers.
+        """
+
+    def completed(
+        self, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], *, stage: str = ""
+    ) -> Iterator[tuple[int, T]]:
+        """Call `function(*task)` for each task, and yield (number of the task, result) as they are done.
+
+        Raises:
+            RecollectError: That of a task.
+            RunError: A task failed in another way, or ended `MOST_DEATHS` workers.
+        """
+
+    def get(self, ref: Ref[T]) -> T:
+        """Return a value; its arrays must not be written."""
+
+    def release(self, refs: Iterable[Ref[Any]]) -> None:
+        """Give up values; no later task may name them."""
+
+
+_executor: ContextVar[Executor | None] = ContextVar("recollect_executor", default=None)
+
+
+def executor_in_use() -> Executor | None:
+    """Return the executor of the command; None if all work is done in this process, as within a task."""
+    return _executor.get()
+
+
+@contextmanager
+def using(executor: Executor | None) -> Iterator[None]:
+    """Let the work inside use an executor; None for this process alone."""
+    token = _executor.set(executor)
+    try:
+        yield
+    finally:
+        _executor.reset(token)
