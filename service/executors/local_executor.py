@@ -218,6 +218,9 @@ def _path_of(ref: Ref[Any]) -> Path:
 
 def _run_worker(connection: Connection, folder: Path, n_threads: int) -> None:
     watch = exit_with_parent(folder)
+    # SciPy brings a BLAS of its own, and a limit holds for what is loaded.
+    import scipy.linalg  # noqa: F401
+
     # The connection breaks when the parent dies; the other thread then cleans up.
     with threads.limit(n_threads), threads.one_blas_thread(), suppress(EOFError, ConnectionError):
         while True:
