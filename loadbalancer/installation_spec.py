@@ -21,6 +21,7 @@ class InstallationSpec:
         redis: The redis-server to run, or None if Redis runs elsewhere.
         consumer: Whether to run the consumer.
         drain_s: The longest drain of a replica.
+        insecure: Whether replicas may listen beyond this machine without API keys.
     """
 
     settings: BalancerSettings
@@ -33,3 +34,4 @@ class InstallationSpec:
     redis: Binary | None
     consumer: bool
     drain_s: float
+    insecure: bool = False

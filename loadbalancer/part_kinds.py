@@ -96,6 +96,8 @@ def replica_part(spec: InstallationSpec, replica: Replica, slot: int, role: Sequ
     """Return one replica: ready when its model is loaded and warm. `role` has the options of its role, if any."""
     options = ("--slot", str(slot), "--host", replica.host, "--port", str(replica.port), *role)
     arguments = ("serve", *options, "--admin-port", str(replica.admin_port), _SUPERVISED)
+    if spec.insecure:
+        arguments += ("--insecure",)
     return Part(
         name=replica.name,
         tier=REPLICA_TIER,
@@ -141,7 +143,8 @@ def balancer_part(spec: InstallationSpec, argv: Sequence[str], balancer: Balance
         ready_within_s=min(settings.start_timeout_s, _NGINX_START_S),
         stop_within_s=_NGINX_STOP_S,
         needs_all=tuple(replica.name for replica in topology.candidates),
-        needs_any=tuple(replica.name for replica in topology.replicas),
+        # Replicas of other machines may serve before one of this machine is ready.
+        needs_any=() if topology.remote else tuple(replica.name for replica in topology.replicas),
         watch=probe,
         host=balancer.host,
         port=balancer.port,

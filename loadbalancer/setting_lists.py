@@ -1,9 +1,10 @@
-"""Settings that are lists: proxies, hosts and origins, as words that need no quotes in nginx's configuration."""
+"""Settings that are lists: proxies, hosts, origins, replicas; as words that need no quotes in nginx's configuration."""
 
 import ipaddress
 import re
 
 from loadbalancer.errors import BadSetting
+from loadbalancer.topology import RemoteReplica
 
 # Host names with underscores exist; a wildcard stands for all names below a domain.
 _HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
@@ -57,6 +58,24 @@ def origins(text: str | None) -> tuple[str, ...]:
                 " http://localhost:3000; * alone stands for all."
             )
     return found
+
+
+def remote_replicas(text: str | None) -> tuple[RemoteReplica, ...]:
+    """Return the addresses of RECOLLECT_REMOTE_REPLICAS; their hosts are IP addresses or names.
+
+    Raises:
+        BadSetting: One is not HOST:PORT.
+    """
+    found = []
+    for word in _words(text):
+        host, _, port = word.rpartition(":")
+        known = _HOST.fullmatch(host.lower()) is not None and "*" not in host
+        if not known or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+            raise BadSetting(
+                f"RECOLLECT_REMOTE_REPLICAS: {word!r} is not HOST:PORT, such as 192.0.2.7:8081 or a.example:8081."
+            )
+        found.append(RemoteReplica(host.strip("[]"), int(port)))
+    return tuple(found)
 
 
 def _without_default_port(origin: str) -> str:

@@ -23,9 +23,30 @@ class BalancerSettings:
     ] = 8080
     replicas: Annotated[
         int,
-        {"env": "RECOLLECT_REPLICAS", "unit": "replicas", "least": 1, "most": 256},
-        "How many replicas `up` and `balance` start.",
+        {"env": "RECOLLECT_REPLICAS", "unit": "replicas", "least": 0, "most": 256},
+        "How many replicas `up` and `balance` start; with 0, `balance` is nginx alone before those of other machines.",
     ] = 3
+    replicas_host: Annotated[
+        str,
+        {"env": "RECOLLECT_REPLICAS_HOST", "unit": "address"},
+        "Where the replicas of `up` and `balance` listen; an address of this machine lets others' nginx reach them.",
+    ] = "127.0.0.1"
+    replicas_port: Annotated[
+        int | None,
+        {"env": "RECOLLECT_REPLICAS_PORT", "unit": "port", "least": 1, "most": 65280},
+        "The port of the first replica of `up` and `balance`, the next ones following; without it any that are free.",
+    ] = None
+    remote_replicas: Annotated[
+        str | None,
+        {"env": "RECOLLECT_REMOTE_REPLICAS", "unit": "addresses"},
+        "Replicas of other machines that nginx also sends to, HOST:PORT, comma separated; a name means all its "
+        "addresses.",
+    ] = None
+    resolve_every_s: Annotated[
+        float,
+        {"env": "RECOLLECT_RESOLVE_EVERY_S", "unit": "s", "least": 0.1, "most": 3600},
+        "How often names in RECOLLECT_REMOTE_REPLICAS are resolved again.",
+    ] = 2.0
     candidates: Annotated[
         int,
         {"env": "RECOLLECT_CANDIDATES", "unit": "replicas", "least": 0, "most": 256},
@@ -159,13 +180,21 @@ class BalancerSettings:
     ] = 60.0
 
     def __post_init__(self) -> None:
-        if not self.host or any(character in _NOT_IN_AN_ADDRESS for character in self.host):
-            raise BadSetting(f"RECOLLECT_BALANCER_HOST is not an address to listen on: {self.host!r}.")
+        for name, host in (("RECOLLECT_BALANCER_HOST", self.host), ("RECOLLECT_REPLICAS_HOST", self.replicas_host)):
+            if not host or any(character in _NOT_IN_AN_ADDRESS for character in host):
+                raise BadSetting(f"{name} is not an address to listen on: {host!r}.")
+        if not self.replicas and not setting_lists.remote_replicas(self.remote_replicas):
+            raise BadSetting(
+                "Without replicas of its own, nginx needs those of other machines: RECOLLECT_REMOTE_REPLICAS."
+            )
+        if not self.replicas and self.candidates:
+            raise BadSetting("Replicas that find candidates need others that make the lists: RECOLLECT_REPLICAS is 0.")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise BadSetting("RECOLLECT_TLS_CERT and RECOLLECT_TLS_KEY are set together or not at all.")
         setting_lists.proxies(self.trusted_proxies)
         setting_lists.hosts(self.hosts)
         setting_lists.origins(self.cors_origins)
+        setting_lists.remote_replicas(self.remote_replicas)
 
     @property
     def slots(self) -> int:

@@ -13,6 +13,14 @@ class Replica:
     admin_port: int
 
 
+@dataclass(frozen=True, order=True)
+class RemoteReplica:
+    """The address of a replica that another machine runs."""
+
+    host: str
+    port: int
+
+
 @dataclass(frozen=True)
 class Balancer:
     """One nginx master: the clients' address, which all share, and a loopback port of its own for probes."""
@@ -25,7 +33,7 @@ class Balancer:
 
 @dataclass(frozen=True)
 class Topology:
-    """Every balancer sends to every replica.
+    """Every balancer sends to every replica, the remote ones included.
 
     With `candidates`, these replicas find candidates and serve the items, and the other ones make the lists.
     """
@@ -33,11 +41,12 @@ class Topology:
     replicas: tuple[Replica, ...]
     balancers: tuple[Balancer, ...]
     candidates: tuple[Replica, ...] = ()
+    remote: tuple[RemoteReplica, ...] = ()
 
     @property
     def candidate_urls(self) -> str:
         """The addresses of the replicas that find candidates, as `recollect serve --candidates` takes them."""
-        return ",".join(f"http://{address(replica.host, replica.port)}" for replica in self.candidates)
+        return ",".join(f"http://{address(reachable(replica.host), replica.port)}" for replica in self.candidates)
 
 
 def address(host: str, port: int) -> str:

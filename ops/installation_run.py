@@ -72,6 +72,8 @@ def check_redis(config: Config, *, consumer: bool, claim: bool = False) -> Redis
 def key_environ(config: Config, settings: BalancerSettings, *, insecure: bool) -> dict[str, str]:
     """Refuse to listen beyond this machine without API keys; with `insecure`, print a warning instead.
 
+    Without replicas nothing here judges a key: the replicas of the other machines do.
+
     Returns:
         Environment of the replicas. If there are keys, it makes each replica require them, so that a lost key file
         does not open the installation.
@@ -80,11 +82,15 @@ def key_environ(config: Config, settings: BalancerSettings, *, insecure: bool) -
         UsageError: Keys are required, and there are none.
         KeysRefused: The key file cannot be used.
     """
-    keyring = exposure.require_keys(config, settings.host, settings.port, insecure=insecure)
-    if keyring is not None:
-        return {"RECOLLECT_KEYS_REQUIRED": "true"}
-    if not settings.loopback_only:
-        print_line(exposure.insecure_warning(settings.host, settings.port))
+    if not settings.replicas:
+        return {}
+    listening = [(settings.host, settings.port), (settings.replicas_host, settings.replicas_port or 0)]
+    for host, port in listening:
+        if exposure.require_keys(config, host, port, insecure=insecure) is not None:
+            return {"RECOLLECT_KEYS_REQUIRED": "true"}
+    for host, port in listening:
+        if not exposure.is_loopback(host):
+            print_line(exposure.insecure_warning(host, port))
     return {}
 
 
@@ -113,6 +119,7 @@ def run_installation(
     redis: Binary | None,
     consumer: bool,
     on_ready: Callable[[], None],
+    insecure: bool = False,
 ) -> None:
     """Run an installation until a stop signal, in a held home directory; `on_ready` is called when all parts are ready.
 
@@ -125,7 +132,8 @@ def run_installation(
         print_line("Running as root, as do nginx's workers: use a dedicated user before clients can reach Recollect.")
     names = ["Redis"] * (redis is not None) + ["the consumer"] * consumer + [f"{settings.replicas} replicas"]
     names += [f"{settings.candidates} for candidates"] * (settings.candidates > 0)
-    print_line(f"Starting {', '.join(names)} and {settings.balancers} nginx.")
+    started = f"{', '.join(names)} and " if settings.replicas else ""
+    print_line(f"Starting {started}{settings.balancers} nginx.")
     spec = InstallationSpec(
         settings=settings,
         home=config.home,
@@ -137,13 +145,17 @@ def run_installation(
         redis=redis,
         consumer=consumer,
         drain_s=config.server.drain_timeout_s,
+        insecure=insecure,
     )
-    parts = installation.prepare(spec)
+    prepared = installation.prepare(spec)
     if redis is not None and (directory := unix_sockets.directory_outside(config.home)) is not None:
         print_line(f"{config.home / 'run'} cannot hold a socket: Redis listens in {directory} until it stops.")
     spares = SparePool(SPARE, settings.spares if tuple(program) == PROGRAM else 0, print_line)
     try:
-        asyncio.run(_run(Fleet(config.home, parts, on_ready=on_ready, notify=print_line, spares=spares)))
+        fleet = Fleet(
+            config.home, prepared.parts, on_ready=on_ready, notify=print_line, spares=spares, remote=prepared.remote
+        )
+        asyncio.run(_run(fleet))
     finally:
         # Everything has stopped; a signal must not interrupt the removal of run/.
         for number in STOP_SIGNALS:

@@ -4,8 +4,8 @@ Invariants of the rendered file, measured in docs/decisions/two-nginx.md:
 
 - A request that reached no replica, or whose replica died, is sent to another one, POST included, with the same
   Idempotency-Key. A replica's own 5xx or 429 is an answer and is never retried.
-- While one replica is alive, nginx has a live upstream. While none is, requests for the popular list get the static
-  one.
+- While one replica of any machine is alive, nginx has a live upstream. While none is, requests for the popular list
+  get the static one.
 - Routes match the target as the client wrote it, and the replica gets it unchanged (routes.py).
 - Each replica has a bounded number of open requests; excess requests are refused at once.
 - nginx writes only to the installation's own run and log folders.
@@ -22,7 +22,7 @@ from pathlib import Path
 from loadbalancer.errors import BadSetting
 from loadbalancer.nginx import client_rules, problems, routes
 from loadbalancer.settings import BalancerSettings
-from loadbalancer.topology import Balancer, Replica, Topology, address
+from loadbalancer.topology import Balancer, RemoteReplica, Replica, Topology, address, reachable
 
 # Directives that only some versions or builds have (`configuration_files.supported_directives`), with their value, or
 # None for a folder of their own.
@@ -65,6 +65,9 @@ class NginxHost:
     user: tuple[str, str] | None
     open_files: int
 
+
+# In place of no server at all, which nginx refuses: a port of this machine on which nothing listens (tcpmux, RFC 1078).
+_UNANSWERED = "127.0.0.1:1"
 
 # Each replica is in an upstream twice, and a backup is used when all others are at their bound.
 _ENTRIES_PER_REPLICA = 2
@@ -110,7 +113,7 @@ def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, h
         # Only with several masters: with it, any process of the same user may listen too and gets a share of the
         # clients. The kernel cannot forbid that; loadbalancer/supervision/foreign_listeners.py detects it.
         "REUSEPORT": " reuseport" if len(topology.balancers) > 1 else "",
-        "TRIES": str(max(5, len(topology.replicas) + len(topology.candidates) + 2)),
+        "TRIES": str(max(5, len(topology.replicas) + len(topology.candidates) + len(topology.remote) + 2)),
         "EVENTS_TIMEOUT_MS": str(settings.events_timeout_ms),
         "EVENTS_BUDGET_MS": str(settings.events_budget_ms),
         "OTHER_TIMEOUT_MS": str(settings.other_timeout_ms),
@@ -170,9 +173,12 @@ def _upstreams(settings: BalancerSettings) -> list[_Upstream]:
 
 def _upstream(upstream: _Upstream, topology: Topology, settings: BalancerSettings) -> str:
     each = "" if upstream.bound is None else f" max_conns={-(-upstream.bound // _ENTRIES_PER_REPLICA)}"
-    first = topology.candidates if upstream.finds_candidates else topology.replicas
+    making: tuple[Replica | RemoteReplica, ...] = (*topology.replicas, *topology.remote)
+    first = topology.candidates if upstream.finds_candidates else making
     # Those that make the lists have the items too, and serve them while none of the others answers.
-    last = (*topology.candidates, *topology.replicas) if upstream.finds_candidates else topology.replicas
+    last = (*topology.candidates, *making) if upstream.finds_candidates else making
+    if not last:
+        return f"  upstream {upstream.name} {{\n    zone {upstream.name} 256k;\n    server {_UNANSWERED};\n  }}"
     return f"""\
   upstream {upstream.name} {{
     zone {upstream.name} 256k;
@@ -187,5 +193,5 @@ def _upstream(upstream: _Upstream, topology: Topology, settings: BalancerSetting
   }}"""
 
 
-def _servers(replicas: Sequence[Replica], options: str) -> str:
-    return "\n".join(f"    server {address(replica.host, replica.port)} {options};" for replica in replicas)
+def _servers(replicas: Sequence[Replica | RemoteReplica], options: str) -> str:
+    return "\n".join(f"    server {address(reachable(replica.host), replica.port)} {options};" for replica in replicas)

@@ -82,6 +82,23 @@ def install(argv: Sequence[str], run_dir: Path, text: str) -> None:
     check(argv, run_dir)
 
 
+def replace(argv: Sequence[str], run_dir: Path, text: str) -> str | None:
+    """Replace the configuration of the nginx of a folder atomically, unless nginx rejects the new one.
+
+    Returns:
+        Why nginx rejects it, or None. nginx reads it when it is told to reload.
+    """
+    path = run_dir / "nginx.conf"
+    proposed = run_dir / "nginx.conf.new"
+    proposed.write_text(text, encoding="utf-8")
+    reason = rejection_reason([str(proposed) if word == str(path) else word for word in argv])
+    if reason is None:
+        proposed.replace(path)
+    else:
+        proposed.unlink()
+    return reason
+
+
 def check(argv: Sequence[str], run_dir: Path) -> None:
     """Have nginx check the installed configuration and the certificates that it names.
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from loadbalancer.errors import PartFailed
 from loadbalancer.nginx.certificate_watch import CertificateWatch
+from loadbalancer.nginx.remote_watch import RemoteWatch
 from loadbalancer.part_kinds import Part
 from loadbalancer.roster import Row
 from loadbalancer.supervision import foreign_listeners, supervisor
@@ -66,6 +67,7 @@ class Fleet:
         on_ready: Called once in a thread of its own, when every part has been ready.
         notify: Called with each sentence for the operator.
         spares: Preloaded processes that replace Python parts that exited.
+        remote: Watches the addresses of replicas of other machines; None if there are none.
     """
 
     def __init__(
@@ -76,12 +78,14 @@ class Fleet:
         on_ready: Callable[[], None],
         notify: Callable[[str], None],
         spares: SparePool,
+        remote: RemoteWatch | None = None,
     ) -> None:
         self._home = home
         self._parts = {part.name: part for part in parts}
         self._on_ready = on_ready
         self._notify = notify
         self._spares = spares
+        self._remote = remote
         self._state = supervisor.initial(tuple(parts), time.monotonic())
         self._children: dict[str, Child] = {}
         self._probes: dict[str, asyncio.Task[None]] = {}
@@ -105,7 +109,7 @@ class Fleet:
         self._observations.put_nowait(RestartRequested())
 
     def reload(self) -> None:
-        """Have every nginx read its certificate again; connected clients stay connected."""
+        """Have every nginx read its files again; connected clients stay connected."""
         for child in self._children.values():
             child.reload()
 
@@ -124,6 +128,9 @@ class Fleet:
         if self._certificates is not None:
             watching = self._certificates.run(self._disk, self.reload, self._notify)
             self._tasks.append(asyncio.create_task(watching, name="certificates"))
+        if self._remote is not None:
+            resolving = self._remote.run(self.reload, self._notify)
+            self._tasks.append(asyncio.create_task(resolving, name="remote replicas"))
         try:
             await self._supervise()
         finally:

@@ -49,7 +49,10 @@ def command(
     port: PortOption = None,
     insecure: InsecureOption = False,
 ) -> int:
-    """Run nginx and its replicas; Redis and the consumer run elsewhere."""
+    """Run nginx and its replicas; Redis and the consumer run elsewhere.
+
+    With --replicas 0 it is nginx alone, before the replicas of other machines in RECOLLECT_REMOTE_REPLICAS.
+    """
     if context.invoked_subcommand is not None:
         return 0
     return balance(from_env(os.environ), replicas=replicas, candidates=candidates, port=port, insecure=insecure)
@@ -79,6 +82,8 @@ def balance(
 ) -> int:
     """Run nginx and its replicas until SIGINT, SIGTERM or SIGHUP; Redis and the consumer run elsewhere.
 
+    Without replicas of its own it needs no Redis, no keys and no model.
+
     `environ` holds the balancer's settings and is inherited by the children.
 
     Raises:
@@ -86,12 +91,14 @@ def balance(
     """
     settings = balancer_settings(environ, replicas=replicas, candidates=candidates, port=port)
     # Fails here with one sentence instead of in every replica at every start.
-    config.pseudonymiser()
+    if settings.replicas:
+        config.pseudonymiser()
     keys = key_environ(config, settings, insecure=insecure)
     nginx, _ = installation.find_binaries(settings, redis=False)
     print_line(f"State in {config.home}, logs in {config.logs}.")
     with held_home(config, settings):
-        require_namespace_of_slots(config, check_redis(config, consumer=False), settings.slots)
+        if settings.replicas:
+            require_namespace_of_slots(config, check_redis(config, consumer=False), settings.slots)
         run_installation(
             config,
             settings,
@@ -101,6 +108,7 @@ def balance(
             redis=None,
             consumer=False,
             on_ready=lambda: print_line(f"Recollect is balancing at {installation.base_url(settings)}"),
+            insecure=insecure,
         )
     print_line("Stopped.")
     return 0

@@ -150,6 +150,7 @@ def up(
             redis=redis,
             consumer=True,
             on_ready=lambda: _print_ready(config, settings, keyed=bool(keys)),
+            insecure=insecure,
         )
     print_line("Stopped.")
     return 0

@@ -31,7 +31,7 @@ BudgetOption: TypeAlias = Annotated[
 ]
 ReplicasOption: TypeAlias = Annotated[
     int | None,
-    typer.Option("--replicas", min=1, max=256, help="Number of replicas; by default RECOLLECT_REPLICAS, or 3."),
+    typer.Option("--replicas", min=0, max=256, help="Number of replicas; by default RECOLLECT_REPLICAS, or 3."),
 ]
 CandidatesOption: TypeAlias = Annotated[
     int | None,

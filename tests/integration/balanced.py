@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +25,8 @@ import os, sys
 from ops.commands.balance import balance
 from ops.console.command_runner import exit_code_of
 from service.config import from_env
-sys.exit(exit_code_of(lambda: balance(from_env(os.environ), program=sys.argv[1:])))
+insecure = bool(os.environ.get("TEST_INSECURE"))
+sys.exit(exit_code_of(lambda: balance(from_env(os.environ), program=sys.argv[1:], insecure=insecure)))
 """
 
 
@@ -44,6 +47,10 @@ class BalancedInstallation:
         return self.folder / "var"
 
     def start(self) -> None:
+        self.process = self.popen(subprocess.Popen)
+
+    def popen(self, popen: Callable[..., subprocess.Popen[Any]]) -> subprocess.Popen[str]:
+        """Start it with `popen`, which may start it on another node; the caller ends it."""
         environ = {
             **os.environ,
             "RECOLLECT_HOME": str(self.home),
@@ -54,13 +61,13 @@ class BalancedInstallation:
             **self.settings,
         }
         become = {} if self.user is None else {"user": self.user, "group": self.user, "extra_groups": []}
-        self.process = subprocess.Popen(
+        return popen(
             [sys.executable, "-c", BALANCE, *self.program],
             env=environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            **become,  # type: ignore[call-overload]  # the overloads of Popen do not take keywords from a dict
+            **become,
         )
 
     def start_and_wait(self) -> None:

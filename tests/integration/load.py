@@ -18,6 +18,7 @@ class Load:
         deadline_s: How long a request may take, all tries together.
         tls: The TLS settings; None for plain HTTP.
         takes_degraded: Whether a degraded list is a good answer.
+        host: The address of the balancer.
         event: The body of every fourth request, which reports events.
     """
 
@@ -31,7 +32,9 @@ class Load:
         tls: ssl.SSLContext | None = None,
         takes_degraded: bool = False,
         event: bytes = b"{}",
+        host: str = "127.0.0.1",
     ) -> None:
+        self._host = host
         self._event = event
         self._port = port
         self._tls = tls
@@ -59,7 +62,7 @@ class Load:
         await until(lambda: self.answered >= enough)
 
     async def _client(self, number: int) -> None:
-        connection = _Connection(self._port, self._tls)
+        connection = _Connection(self._host, self._port, self._tls)
         while not self._stop.is_set():
             began_s = time.monotonic()
             try:
@@ -93,7 +96,8 @@ class Load:
 
 
 class _Connection:
-    def __init__(self, port: int, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+        self._host = host
         self._port = port
         self._tls = tls
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -102,7 +106,7 @@ class _Connection:
         """Return the head of the answer in lower case."""
         if self._streams is None or self._streams[0].at_eof():
             self.close()
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port, ssl=self._tls)
+            self._streams = await asyncio.open_connection(self._host, self._port, ssl=self._tls)
         reader, writer = self._streams
         writer.write(request)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()

@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--admin-port", type=int, required=True)
     parser.add_argument("--supervised", action="store_true")
     parser.add_argument("--claim", action="store_true")
+    parser.add_argument("--insecure", action="store_true")
     asyncio.run(_run(parser.parse_args()))
 
 

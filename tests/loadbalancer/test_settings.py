@@ -23,7 +23,6 @@ def test_the_environment_is_read() -> None:
     [
         ("RECOLLECT_PORT", "0"),
         ("RECOLLECT_PORT", "65536"),
-        ("RECOLLECT_REPLICAS", "0"),
         ("RECOLLECT_REPLICAS", "-1"),
         ("RECOLLECT_BALANCERS", "0"),
         ("RECOLLECT_NGINX_WORKERS", "0"),
@@ -34,6 +33,15 @@ def test_a_number_out_of_bounds_is_refused_by_name(name: str, value: str) -> Non
     """The sentence names the variable, before anything is started."""
     with pytest.raises(UsageError, match=name):
         read(BalancerSettings, {name: value})
+
+
+def test_nginx_without_any_replica_is_refused() -> None:
+    """It needs those of other machines, and cannot have some that only find candidates."""
+    with pytest.raises(BadSetting, match="RECOLLECT_REMOTE_REPLICAS"):
+        BalancerSettings(replicas=0)
+    with pytest.raises(BadSetting, match="RECOLLECT_REPLICAS is 0"):
+        BalancerSettings(replicas=0, candidates=1, remote_replicas="a.example:8081")
+    assert BalancerSettings(replicas=0, remote_replicas="a.example:8081").slots == 0
 
 
 @pytest.mark.parametrize("value", ["127.0.0.1; }", "http://x"])

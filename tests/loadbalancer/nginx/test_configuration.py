@@ -17,7 +17,7 @@ from loadbalancer.errors import BadSetting, ConfigurationRefused
 from loadbalancer.nginx import configuration, configuration_files, routes
 from loadbalancer.nginx.configuration import OPTIONAL_DIRECTIVES, NginxHost
 from loadbalancer.settings import BalancerSettings
-from loadbalancer.topology import Balancer, Replica, Topology
+from loadbalancer.topology import Balancer, RemoteReplica, Replica, Topology
 from service.serving.app import ROUTES
 from tests.support.certificates import make_certificate
 
@@ -119,6 +119,11 @@ def test_every_location_that_passes_requests_on_has_limits_except_health() -> No
         ({"cors_origins": "shop.example"}, "'shop.example' is not an origin"),
         ({"cors_origins": 'https://shop.example"'}, "is not an origin"),
         ({"cors_origins": "https://shop.example/path"}, "is not an origin"),
+        ({"remote_replicas": "192.0.2.7"}, "'192.0.2.7' is not HOST:PORT"),
+        ({"remote_replicas": "a.example:0"}, "is not HOST:PORT"),
+        ({"remote_replicas": "*.example:80"}, "is not HOST:PORT"),
+        ({"remote_replicas": "a.example;:80"}, "is not HOST:PORT"),
+        ({"replicas_host": "127.0.0.1; }"}, "RECOLLECT_REPLICAS_HOST"),
         ({"cors_origins": "*,https://shop.example"}, "'\\*' is not an origin"),
     ],
 )
@@ -150,6 +155,49 @@ def test_every_attempt_can_reach_a_living_replica() -> None:
     for _, servers in re.findall(r"upstream ([\w.]+) \{(.*?)\n  \}", text, re.DOTALL):
         assert len(re.findall(r"server 127\.0\.0\.1:\d+ max_fails=3 fail_timeout=1s( max_conns=\d+)?;", servers)) == 9
         assert len(re.findall(r"server 127\.0\.0\.1:\d+ max_fails=0( max_conns=\d+)? backup;", servers)) == 9
+
+
+def test_replicas_of_other_machines_are_served_by_the_same_rules() -> None:
+    """They stand beside the own ones in every upstream, IPv6 in brackets, and count as tries."""
+    remote = tuple(RemoteReplica(host, 8081) for host in ("192.0.2.7", "192.0.2.8", "2001:db8::1"))
+    fleet = dataclasses.replace(topology("127.0.0.1", 8080), remote=remote)
+    text = configuration.render(fleet, fleet.balancers[0], BalancerSettings(), HOST)
+    assert "proxy_next_upstream_tries 8;" in text
+    for _, servers in re.findall(r"upstream ([\w.]+) \{(.*?)\n  \}", text, re.DOTALL):
+        for written in ("192.0.2.7:8081", "192.0.2.8:8081", "[2001:db8::1]:8081"):
+            assert len(re.findall(rf"server {re.escape(written)} max_fails=3 fail_timeout=1s", servers)) == 1
+            assert len(re.findall(rf"server {re.escape(written)} max_fails=0( max_conns=\d+)? backup;", servers)) == 1
+
+
+def test_nginx_accepts_replicas_of_other_machines_and_none_at_all(tmp_path: Path) -> None:
+    """Names may have no address yet when the first nginx starts."""
+    binary = find_nginx(None).path
+    machine = configuration_files.inspect_host(binary, run_dir=tmp_path / "run", logs=tmp_path, models=tmp_path)
+    argv = configuration_files.command(binary, tmp_path / "run", tmp_path / "nginx-0.error.log")
+    for remote in ((), (RemoteReplica("192.0.2.7", 8081), RemoteReplica("2001:db8::1", 8081))):
+        fleet = dataclasses.replace(topology("127.0.0.1", 18080, replicas=0), remote=remote)
+        settings = BalancerSettings(replicas=0, port=18080, remote_replicas="a.example:8081")
+        configuration_files.install(
+            argv, tmp_path / "run", configuration.render(fleet, fleet.balancers[0], settings, machine)
+        )
+    assert "[warn]" not in (tmp_path / "nginx-0.error.log").read_text()
+
+
+def test_a_rejected_replacement_leaves_the_old_file(tmp_path: Path) -> None:
+    """An nginx that restarts later must still find a file that it accepts."""
+    binary = find_nginx(None).path
+    machine = configuration_files.inspect_host(binary, run_dir=tmp_path / "run", logs=tmp_path, models=tmp_path)
+    argv = configuration_files.command(binary, tmp_path / "run", tmp_path / "nginx-0.error.log")
+    settings = BalancerSettings(port=18080)
+    text = rendered(settings, machine)
+    configuration_files.install(argv, tmp_path / "run", text)
+    reason = configuration_files.replace(argv, tmp_path / "run", text.replace("least_conn;", "most_conn;"))
+    assert reason is not None
+    assert 'unknown directive "most_conn"' in reason
+    assert (tmp_path / "run" / "nginx.conf").read_text() == text
+    assert configuration_files.replace(argv, tmp_path / "run", f"{text}# Newer.\n") is None
+    assert (tmp_path / "run" / "nginx.conf").read_text().endswith("# Newer.\n")
+    assert not (tmp_path / "run" / "nginx.conf.new").exists()
 
 
 def test_masters_share_a_port_only_if_there_are_several() -> None:
