@@ -6,13 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.training.algorithms.ials import (
-    Confidences,
     IalsConfig,
-    RowInteractions,
     first_table,
     mean_of_ratings,
     unobserved_weight,
 )
+from service.training.algorithms.ials_rows import Confidences, RowInteractions
 from service.training.assembly import assemble, history_entries
 from service.training.entry_weights import entry_weights, undecayed
 from service.training.interactions import Float64, Interactions
@@ -35,7 +34,7 @@ def sides_of(data: Interactions, config: IalsConfig) -> tuple[RowInteractions, R
     entries, weights = history_entries(data), undecayed(config.history_weights(data))
     mean_rating = mean_of_ratings(data, config)
     found = Confidences.of(entries, entry_weights(entries, weights), unobserved_weight(data, config), mean_rating)
-    return found.user_side(config), found.item_side(config)
+    return found.user_side(config.reg, config.reg_exp), found.item_side(config.reg, config.reg_exp)
 
 
 def loss(data: Interactions, config: IalsConfig, users: NDArray[Any], items: NDArray[Any]) -> float:

@@ -19,32 +19,30 @@ Before each half epoch both tables are rotated so that the Gramian of the fixed 
 products and norms, and gives each row a regression with a diagonal penalty.
 
 Invariant: the result depends on data, hyperparameters and generator alone: each row is computed independently, and sums
-over rows are added in an order that depends on the number of rows.
+over rows are added in an order that depends on the number of rows. So workers that solve ranges of rows
+(`distributed.ials`) give the same bits as threads.
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final
 
 import numpy as np
 import scipy.linalg
-from scipy.sparse import csr_array
 
 from service.errors import DataError
-from service.models.fold_in.implicit_ridge import confidences
 from service.models.fold_in.settings import FoldIn
 from service.models.snapshot import ModelSnapshot
+from service.training.algorithms.ials_rows import Confidences, RowInteractions, SolvableRows
 from service.training.algorithms.kernels import threads
-from service.training.algorithms.kernels.ridge import solve_rows
-from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.weighted_history import WeightedHistory
-from service.training.assembly import HistoryEntries, assemble, history_entries
+from service.training.assembly import assemble, history_entries
+from service.training.distributed.ials import rows_in_use
 from service.training.entry_weights import entry_weights, undecayed, without_negligible
 from service.training.interactions import Float32, Float64, Interactions, Progress
 
 NAME: Final = "ials"
 _UNOBSERVED: Final = 10.0  # weight of all pairs together, relative to that of the interactions
-_SOLVED_ROWS: Final = 256  # rows solved per block of a thread
 _TABLE_ROWS: Final = 4096  # rows of a table multiplied at a time
 _MAX_PARTS: Final = 16  # partial sums over a table
 
@@ -85,18 +83,6 @@ class IalsConfig(WeightedHistory):
     ] = "ones"
 
 
-class RowInteractions(NamedTuple):
-    """Interactions grouped by the rows of one side, users or items.
-
-    Attributes:
-        pairs: Rows of the other side; the values are square roots of confidences, negative for dislikes.
-        penalties: Float64 (n_rows,), regularisation on the diagonal of each row.
-    """
-
-    pairs: SparseRows
-    penalties: Float64
-
-
 def fit(data: Interactions, config: IalsConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
     """Fit implicit ALS, without biases. It cannot diverge: no half epoch increases the loss.
 
@@ -106,17 +92,19 @@ def fit(data: Interactions, config: IalsConfig, rng: np.random.Generator, progre
     weight, mean_rating = unobserved_weight(data, config), mean_of_ratings(data, config)
     entries, weights = history_entries(data), config.history_weights(data)
     learnt = Confidences.of(entries, entry_weights(entries, undecayed(weights)), weight, mean_rating)
-    by_user, by_item = learnt.user_side(config), learnt.item_side(config)
+    by_user, by_item = learnt.user_side(config.reg, config.reg_exp), learnt.item_side(config.reg, config.reg_exp)
     user_factors, item_factors = (first_table(side, config, rng) for side in (by_user, by_item))
     progress("fit", 0, config.n_epochs)
     with threads.one_blas_thread():
-        for epoch in range(config.n_epochs):
-            half_epoch(by_user, item_factors, user_factors, weight, config)
-            half_epoch(by_item, user_factors, item_factors, weight, config)
-            progress("fit", epoch + 1, config.n_epochs)
+        with rows_in_use(by_user, "users") as users, rows_in_use(by_item, "items") as items:
+            for epoch in range(config.n_epochs):
+                half_epoch(users, item_factors, user_factors, weight, config)
+                half_epoch(items, user_factors, item_factors, weight, config)
+                progress("fit", epoch + 1, config.n_epochs)
         served = without_negligible(entries, entry_weights(entries, weights))
-        by_user = Confidences.of(entries, served, weight, mean_rating).user_side(config)
-        half_epoch(by_user, item_factors, user_factors, weight, replace(config, block_size=config.n_factors))
+        by_user = Confidences.of(entries, served, weight, mean_rating).user_side(config.reg, config.reg_exp)
+        with rows_in_use(by_user, "served users") as users:
+            half_epoch(users, item_factors, user_factors, weight, replace(config, block_size=config.n_factors))
         user_factors[np.diff(by_user.pairs.indptr) == 0] = 0
         # The half epoch has rotated the items so that their Gramian is diagonal.
         precision = weight * gramian(item_factors).diagonal()[np.newaxis]
@@ -159,54 +147,6 @@ def mean_of_ratings(data: Interactions, config: IalsConfig) -> float:
     return mean
 
 
-class Confidences(NamedTuple):
-    """The confidences of interactions, and what is equal in all half epochs.
-
-    Attributes:
-        by_user: Float32 CSR (n_users, n_items), square roots of confidences, negative for dislikes, without zeros.
-        of_users: Float64 (n_users,), the sum of the absolute weights of each.
-        of_items: Float64 (n_items,), likewise.
-        pair_weight: The weight of every pair.
-    """
-
-    by_user: csr_array
-    of_users: Float64
-    of_items: Float64
-    pair_weight: float
-
-    @classmethod
-    def of(cls, entries: HistoryEntries, weights: Float64, pair_weight: float, mean_rating: float) -> "Confidences":
-        """Build them from the weight of each interaction, float64 (n,).
-
-        Args:
-            mean_rating: The unit of ratings as confidences; 0 if they are none.
-        """
-        ratings = entries.history
-        values = confidences(weights, ratings.data, mean_rating) if mean_rating else weights
-        scales = (np.sign(values) * np.sqrt(np.abs(values))).astype(np.float32)
-        by_user = csr_array((scales, ratings.indices.copy(), ratings.indptr.copy()), shape=ratings.shape)
-        by_user.eliminate_zeros()
-        n_users, n_items = ratings.shape
-        user_rows = np.repeat(np.arange(n_users), np.diff(ratings.indptr))
-        of_users, of_items = (
-            np.bincount(rows, weights=np.abs(weights), minlength=n).astype(np.float64, copy=False)
-            for rows, n in ((user_rows, n_users), (ratings.indices, n_items))
-        )
-        return cls(by_user, of_users, of_items, pair_weight)
-
-    def user_side(self, config: IalsConfig) -> RowInteractions:
-        """Group the interactions by user."""
-        n_pairs = self.pair_weight * self.of_items.size
-        return RowInteractions(sparse_rows(self.by_user), config.reg * (self.of_users + n_pairs) ** config.reg_exp)
-
-    def item_side(self, config: IalsConfig) -> RowInteractions:
-        """Group the interactions by item."""
-        by_item = self.by_user.T.tocsr()
-        by_item.sort_indices()
-        n_pairs = self.pair_weight * self.of_users.size
-        return RowInteractions(sparse_rows(by_item), config.reg * (self.of_items + n_pairs) ** config.reg_exp)
-
-
 def first_table(side: RowInteractions, config: IalsConfig, rng: np.random.Generator) -> Float32:
     """Draw the initial factors, float32 (n_rows, k); rows without interactions are 0."""
     counts = np.diff(side.pairs.indptr)
@@ -216,11 +156,11 @@ def first_table(side: RowInteractions, config: IalsConfig, rng: np.random.Genera
     return table
 
 
-def half_epoch(side: RowInteractions, fixed: Float32, solved: Float32, weight: float, config: IalsConfig) -> None:
+def half_epoch(rows: SolvableRows, fixed: Float32, solved: Float32, weight: float, config: IalsConfig) -> None:
     """Solve all rows of one table given the other.
 
     Args:
-        side: The interactions by row of the solved table.
+        rows: The rows of the solved table.
         fixed: Float32 (n_others, k), rotated in place.
         solved: Float32 (n_rows, k), rotated and solved in place.
         weight: The weight of every pair.
@@ -233,11 +173,7 @@ def half_epoch(side: RowInteractions, fixed: Float32, solved: Float32, weight: f
     _rotate(fixed, rotation)
     if block_size < config.n_factors:
         _rotate(solved, rotation)
-
-    def solve(start: int, stop: int) -> None:
-        solve_rows(start, stop, side.pairs, fixed, spectrum, side.penalties, solved, block_size)
-
-    threads.run_in_blocks(solve, solved.shape[0], _SOLVED_ROWS)
+    rows.solve(fixed, spectrum, solved, block_size)
 
 
 def gramian(table: Float32) -> Float64:

@@ -1,0 +1,1 @@
+"""The parts of a fit that workers do, one file for each algorithm."""

@@ -1,0 +1,31 @@
+"""What becomes of the workers of an executor, and a way to kill one in the middle of a task."""
+
+import os
+import signal
+from collections.abc import Callable
+
+from service.executors.executor import WorkerEvent
+
+
+class WatchedWorkers:
+    """The events of the workers of this machine, which a test may kill."""
+
+    def __init__(self) -> None:
+        self.events: list[WorkerEvent] = []
+        self._kills: list[Callable[[WorkerEvent], bool]] = []
+
+    def watch(self, event: WorkerEvent) -> None:
+        """Note an event, and kill the worker if a test has asked for it."""
+        self.events.append(event)
+        for kills in self._kills:
+            if event.state == "working" and kills(event):
+                self._kills.remove(kills)
+                os.kill(event.pid, signal.SIGKILL)
+
+    def kill_when(self, kills: Callable[[WorkerEvent], bool]) -> None:
+        """Kill the first worker whose task fits, as it begins."""
+        self._kills.append(kills)
+
+    def deaths(self) -> list[WorkerEvent]:
+        """Return the workers that died in the middle of a task since `events` was cleared."""
+        return [event for event in self.events if event.state == "died"]
