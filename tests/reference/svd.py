@@ -16,7 +16,7 @@ def fit_slowly(
     min_grid_ratings: int = visit_order.MIN_GRID_RATINGS,
 ) -> tuple[float, FactorTables]:
     """Return the expected mean and tables, rounded to float32, of `svd.fit` for data without unrated rows."""
-    visiting = visit_order.in_grid(data, rng, min_grid_ratings)
+    visiting = visit_order.in_grid(data, rng, min_grid_ratings, config.n_groups)
     first = first_tables(data, config, rng)
     p: NDArray[np.float64] = first.user_factors[:, : config.n_factors].astype(np.float64)
     q: NDArray[np.float64] = first.item_factors[:, : config.n_factors].astype(np.float64)

@@ -69,15 +69,22 @@ def user_by_user(data: Interactions, rng: np.random.Generator) -> Visits:
     return _visits(data, order, np.array([[0, len(data)]]))
 
 
-def in_grid(data: Interactions, rng: np.random.Generator, min_ratings: int = MIN_GRID_RATINGS) -> Visits:
+def in_grid(
+    data: Interactions,
+    rng: np.random.Generator,
+    min_ratings: int = MIN_GRID_RATINGS,
+    n_groups: int | None = None,
+) -> Visits:
     """Return a grid of blocks, groups of users by groups of items, in a random order; a round is a diagonal.
 
     R. Gemulla, E. Nijkamp, P. J. Haas and Y. Sismanis, "Large-scale matrix factorization with distributed stochastic
     gradient descent", KDD 2011. Groups have nearly equal numbers of ratings, and the ratings of a block are grouped by
-    user. A set of fewer than `min_ratings` is one block.
+    user. Without a number of groups, a set of fewer than `min_ratings` is one block. Block b of round r has the users
+    of group b and the items of group (b + r) mod n_groups.
     """
     order = visiting_order(data.user_rows, len(data.users), rng)
-    n_groups = _n_groups(data) if len(data) >= min_ratings else 1
+    if n_groups is None:
+        n_groups = _n_groups(data) if len(data) >= min_ratings else 1
     if n_groups == 1:
         return _visits(data, order, np.array([[0, len(data)]]))
     user_group = _balanced_groups(data.user_rows, len(data.users), n_groups)[data.user_rows[order]]

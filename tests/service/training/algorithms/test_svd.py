@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[4]
         SvdConfig(n_factors=3, n_epochs=4, biased=False, init_mean=0.5),
         SvdConfig(n_factors=17, n_epochs=2, lr_bu=0.1, lr_bi=0.02, lr_pu=0.03, lr_qi=0.04, reg_bu=0.5, reg_bi=0.4),
         SvdConfig(n_factors=1, n_epochs=3, reg_pu=0.3, reg_qi=0.2, lr_all=0.02),
+        SvdConfig(n_factors=5, n_epochs=3, n_groups=3),
     ],
 )
 def test_the_kernel_agrees_with_the_slow_reference(config: SvdConfig) -> None:

@@ -66,6 +66,23 @@ def test_a_large_set_is_a_grid_whose_rounds_share_nothing(large: Interactions) -
         assert max(sizes) < 1.5 * min(sizes)
 
 
+@pytest.mark.parametrize("n_groups", [None, 5])
+def test_a_round_moves_the_items_on_by_one_group(large: Interactions, n_groups: int | None) -> None:
+    """Block b of round r has the users of group b and the items of group b + r, modulo their number."""
+    visiting = visit_order.in_grid(large, np.random.default_rng(0), n_groups=n_groups)
+    n = n_groups or 8
+    assert visiting.bounds.shape == (n, n + 1)
+    users, items = (np.full(size, -1) for size in (len(large.users), len(large.items)))
+    for number, together in enumerate(blocks(visiting)):
+        for b, block in enumerate(together):
+            for groups, rows, group in (
+                (users, visiting.ratings.users[block], b),
+                (items, visiting.ratings.items[block], (b + number) % n),
+            ):
+                assert set(groups[rows].tolist()) <= {-1, group}
+                groups[rows] = group
+
+
 def test_rounds_follow_one_another_on_any_number_of_threads(large: Interactions) -> None:
     """Each block is visited once, after all earlier rounds, and the returned errors are summed."""
     visiting = visit_order.in_grid(large, np.random.default_rng(0))
