@@ -1,7 +1,7 @@
 """The weights of all training interactions at once, as `HistoryWeights.of` gives them for one user."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from service.models.history_weights import DAY_S, MOST_DISLIKES, HistoryWeights
 from service.models.user_history import RATING
 from service.training.algorithms.kernels.sparse_products import weighted_sums
 from service.training.assembly import HistoryEntries, event_types
-from service.training.interactions import Float32, Float64, Interactions
+from service.training.interactions import Float32, Float64, Int32, Int64, Interactions
 
 
 def entry_weights(entries: HistoryEntries, weights: HistoryWeights) -> Float64:
@@ -73,12 +73,22 @@ def positives(data: Interactions, weights: HistoryWeights) -> Interactions:
     return data if positive.all() else data.take(np.flatnonzero(positive))
 
 
-def folded_in(entries: HistoryEntries, how: FoldIn, inputs: Float32) -> Float32:
-    """Return the users of a training set as `decayed_sum` folds them in, to the last bit: float32 (n_users, k).
+class UserSums(NamedTuple):
+    """The weighted sums of item vectors that are users.
 
-    Args:
-        inputs: Float32 (n_items, k), the factors of items as inputs.
+    Attributes:
+        indptr: Int64 (n_users + 1,), where the terms of each user begin and end.
+        items: Int32 (n,), the item of each term, oldest first.
+        weights: Float64 (n,), its weight.
     """
+
+    indptr: Int64
+    items: Int32
+    weights: Float64
+
+
+def user_sums(entries: HistoryEntries, how: FoldIn) -> UserSums:
+    """Return the sums of which `decayed_sum` makes users, term by term in its order."""
     weights = entry_weights(entries, how.weights)
     exponent = how.parameters.get("norm_exponent", 0.0)
     if exponent:
@@ -91,7 +101,16 @@ def folded_in(entries: HistoryEntries, how: FoldIn, inputs: Float32) -> Float32:
     # Oldest first, as `decayed_sum` adds.
     by_time = np.empty(entries.ranks.size, dtype=np.int64)
     by_time[np.repeat(indptr[:-1], np.diff(indptr)) + entries.ranks] = np.arange(by_time.size)
-    return weighted_sums(indptr, entries.history.indices[by_time], weights[by_time], inputs)
+    return UserSums(indptr, entries.history.indices[by_time], weights[by_time])
+
+
+def folded_in(entries: HistoryEntries, how: FoldIn, inputs: Float32) -> Float32:
+    """Return the users of a training set as `decayed_sum` folds them in, to the last bit: float32 (n_users, k).
+
+    Args:
+        inputs: Float32 (n_items, k), the factors of items as inputs.
+    """
+    return weighted_sums(*user_sums(entries, how), inputs)
 
 
 def undecayed(weights: HistoryWeights) -> HistoryWeights:

@@ -22,7 +22,7 @@ from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.decayed_pairs import PairWeights
 from service.training.algorithms.kernels.decayed_tables import table_statistics
 from service.training.algorithms.kernels.item_sequences import Sequences
-from service.training.algorithms.kernels.randomised_svd import right_singular_vectors
+from service.training.distributed.sparse_tables import leading_vectors
 from service.training.interactions import Float32, Float64, no_progress
 
 # Power of an item's degree by which it is divided in the basis: .25 ranks the next item best, .5 items further ahead.
@@ -49,7 +49,7 @@ def basis(data: Sequences, n_factors: int, rng: np.random.Generator) -> Float32:
     # Sorting would bring the sequences themselves out of order.
     histories = csr_array((values.astype(np.float32), data.items.copy(), data.starts.astype(np.int32)), shape=shape)
     histories.sort_indices()
-    vectors = right_singular_vectors(histories, n_factors, rng, no_progress).vectors
+    vectors = leading_vectors(histories, n_factors, rng, no_progress).vectors
     return np.ascontiguousarray(vectors * scales[:, np.newaxis].astype(np.float32))
 
 

@@ -13,7 +13,8 @@ A user's vector is a sum of the rows of D_i^-b V, the input factors, in which la
 (`service.models.history_weights`). N is of all interactions alike, without dislikes. tests/reference/pure_svd.py is the
 slow equivalent.
 
-Invariant: the result depends on data, hyperparameters and generator alone, see `kernels.randomised_svd`.
+Invariant: the result depends on data, hyperparameters and generator alone, and on no number of threads or workers, see
+`kernels.randomised_svd`.
 """
 
 from dataclasses import dataclass
@@ -25,11 +26,12 @@ from scipy.sparse import csr_array
 
 from service.models.fold_in.settings import FoldIn
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.kernels.randomised_svd import right_singular_vectors
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.weighted_history import WeightedHistory
 from service.training.assembly import assemble, history, history_entries
-from service.training.entry_weights import folded_in, positives
+from service.training.distributed.sparse_tables import leading_vectors
+from service.training.distributed.user_sums import folded_in
+from service.training.entry_weights import positives
 from service.training.interactions import Float32, Float64, Int64, Interactions, Progress
 
 NAME: Final = "pure_svd"
@@ -71,7 +73,7 @@ def fit(data: Interactions, config: PureSvdConfig, rng: np.random.Generator, pro
     liked = positives(data, weights)
     of_items = np.bincount(liked.item_rows, minlength=len(data.items))
     normalised = _normalised(history(liked), of_items, config)
-    found = right_singular_vectors(normalised, n_factors(config, *normalised.shape), rng, progress)
+    found = leading_vectors(normalised, n_factors(config, *normalised.shape), rng, progress)
     input_factors = _scaled(found.vectors, _powers(of_items, -config.item_exponent))
     how = FoldIn("decayed_sum", weights)
     return assemble(

@@ -9,18 +9,20 @@ tests/reference/pure_svd.py is the slow, exact equivalent.
 Tables are orthonormalised through the eigenvectors of their Gramian, in float64. That loses directions whose singular
 value is below about 1e-7 of the largest; the rounding of float32 hides them in any case.
 
-Invariant: the result depends on matrix, size and generator alone. Sums over rows are added in an order that depends on
-the number of rows, and linear algebra runs on one thread per block.
+Invariant: the result depends on matrix, size and generator alone. Sums over rows are added part by part, in parts that
+depend on the number of rows (`row_parts`), and linear algebra runs on one thread per block. So it does not matter who
+multiplies: `Products` are done by the threads of this process, or by many workers.
 """
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import scipy.linalg
 from scipy.sparse import csr_array
 
-from service.training.algorithms.kernels import threads
-from service.training.algorithms.kernels.sparse_products import times_table
+from service.training.algorithms.kernels import row_parts, threads
+from service.training.algorithms.kernels.row_parts import BLOCK_ROWS
+from service.training.algorithms.kernels.sparse_products import times_table, times_table_in_parts
 from service.training.algorithms.kernels.sparse_rows import sparse_rows
 from service.training.interactions import Float32, Float64, Progress
 
@@ -28,10 +30,11 @@ from service.training.interactions import Float32, Float64, Progress
 _EXTRA_COLUMNS: Final = 16
 _POWER_ITERATIONS: Final = 3
 _STEPS: Final = _POWER_ITERATIONS + 2
-_TABLE_ROWS: Final = 2048  # rows of a table multiplied at a time
-_MAX_PARTS: Final = 8  # partial sums over a table
+_SUMS_AT_ONCE: Final = 8  # Gramians of parts in memory
 # Squares of singular values below this share of the largest are rounding.
 _NEGLIGIBLE: Final = 1e-13
+
+Table = TypeVar("Table")
 
 
 class RightSingularVectors(NamedTuple):
@@ -46,54 +49,136 @@ class RightSingularVectors(NamedTuple):
     vectors: Float32
 
 
+class Products(Protocol[Table]):
+    """The products of a matrix (n, m) with tables, of n or of m rows, wherever these are.
+
+    A table is given up by the operation that names it as `given`.
+    """
+
+    shape: tuple[int, int]
+
+    def random(self, width: int, rng: np.random.Generator) -> Table:
+        """Draw a table (n, width) of the standard normal distribution, row by row."""
+
+    def times(self, table: Table) -> Table:
+        """Return the product of the matrix with a table (m, k)."""
+
+    def transpose_times(self, given: Table) -> Table:
+        """Return the product of the transpose with a table (n, k)."""
+
+    def gramian(self, table: Table) -> Float64:
+        """Return table' table, float64 (k, k)."""
+
+    def multiplied(self, given: Table, square: Float32) -> Table:
+        """Return the product of a table (any, k) with a small matrix, float32 (k, l)."""
+
+    def taken(self, given: Table) -> Float32:
+        """Return a table as an array."""
+
+    def give_up(self, given: Table) -> None:
+        """Free a table."""
+
+
+class ThreadedProducts:
+    """Products by the threads of this process.
+
+    Args:
+        matrix: Float32 CSR (n, m) with int32 indices.
+    """
+
+    def __init__(self, matrix: csr_array) -> None:
+        self.shape: tuple[int, int] = matrix.shape
+        self._rows: Final = sparse_rows(matrix)
+        self._columns: Final = sparse_rows(sorted_transpose(matrix))
+
+    def random(self, width: int, rng: np.random.Generator) -> Float32:
+        """Draw a table."""
+        return rng.standard_normal((self.shape[0], width), dtype=np.float32)
+
+    def times(self, table: Float32) -> Float32:
+        """Multiply by the matrix."""
+        return times_table(self._rows, table)
+
+    def transpose_times(self, given: Float32) -> Float32:
+        """Multiply by the transpose."""
+        return times_table_in_parts(self._columns, given, row_parts.summed_rows(self.shape[0]))
+
+    def gramian(self, table: Float32) -> Float64:
+        """Return a Gramian."""
+        return gramian(table)
+
+    def multiplied(self, given: Float32, square: Float32) -> Float32:
+        """Multiply by a small matrix."""
+        return multiplied(given, square)
+
+    def taken(self, given: Float32) -> Float32:
+        """Return the table."""
+        return given
+
+    def give_up(self, given: Float32) -> None:
+        """Leave it to the garbage collector."""
+
+
 def right_singular_vectors(
-    matrix: csr_array, k: int, rng: np.random.Generator, progress: Progress
+    products: Products[Table], k: int, rng: np.random.Generator, progress: Progress
 ) -> RightSingularVectors:
     """Find the k largest singular values of a matrix, fewer if its rank is lower, with their right singular vectors.
 
     Args:
-        matrix: Float32 CSR (n, m) with int32 indices.
+        products: Those of the matrix (n, m).
         k: Number of vectors.
         rng: Draws the first table.
         progress: Called with the stage "fit" and the steps done, from 0 on.
     """
     progress("fit", 0, _STEPS)
-    n, m = matrix.shape
-    rows = sparse_rows(matrix)
-    columns = sparse_rows(_sorted_transpose(matrix))
-    width = min(k + _EXTRA_COLUMNS, n, m)
+    width = min(k + _EXTRA_COLUMNS, *products.shape)
     with threads.one_blas_thread():
-        basis = orthonormal(times_table(columns, rng.standard_normal((n, width), dtype=np.float32)))
+        basis = orthonormal(products, products.transpose_times(products.random(width, rng)))
         for iteration in range(_POWER_ITERATIONS):
             progress("fit", iteration + 1, _STEPS)
-            basis = orthonormal(times_table(columns, orthonormal(times_table(rows, basis))))
+            product = products.times(basis)
+            products.give_up(basis)
+            basis = orthonormal(products, products.transpose_times(orthonormal(products, product)))
         progress("fit", _POWER_ITERATIONS + 1, _STEPS)
-        squares, directions = _eigen(gramian(times_table(rows, basis)))
+        product = products.times(basis)
+        squares, directions = _eigen(products.gramian(product))
+        products.give_up(product)
         kept = min(k, squares.size)
-        vectors = multiplied(basis, directions[:, :kept].astype(np.float32))
+        vectors = products.taken(products.multiplied(basis, directions[:, :kept].astype(np.float32)))
         progress("fit", _STEPS, _STEPS)
     return RightSingularVectors(np.sqrt(squares[:kept]), vectors)
 
 
-def orthonormal(table: Float32) -> Float32:
-    """Return orthonormal columns that span those of a table, float32 (n, k); fewer columns if some depend on others."""
-    squares, directions = _eigen(gramian(table))
-    return multiplied(table, (directions / np.sqrt(squares)).astype(np.float32))
+def orthonormal(products: Products[Table], given: Table) -> Table:
+    """Return orthonormal columns that span those of a table; fewer columns if some depend on others."""
+    squares, directions = _eigen(products.gramian(given))
+    return products.multiplied(given, (directions / np.sqrt(squares)).astype(np.float32))
 
 
 def gramian(table: Float32) -> Float64:
     """Return table' table, float64 (k, k)."""
     n, k = table.shape
-    part = max(_TABLE_ROWS, -(-n // _MAX_PARTS))
-    parts = np.zeros((-(-n // part), k, k))
+    part = row_parts.part_rows(n)
+    total: Float64 = np.zeros((k, k))
+    for first in range(0, n, part * _SUMS_AT_ONCE):
+        stop = min(first + part * _SUMS_AT_ONCE, n)
+        sums = np.zeros((-(-(stop - first) // part), k, k))
 
-    def add(start: int, stop: int) -> None:
-        for begin in range(start, stop, _TABLE_ROWS):
-            rows = table[begin : min(begin + _TABLE_ROWS, stop)].astype(np.float64)
-            parts[start // part] += rows.T @ rows
+        def add(start: int, end: int, first: int = first, sums: Float64 = sums) -> None:
+            sums[start // part] = part_gramian(table[first + start : first + end])
 
-    threads.run_in_blocks(add, n, part)
-    total: Float64 = parts.sum(axis=0)
+        threads.run_in_blocks(add, stop - first, part)
+        for of_part in sums:
+            total += of_part
+    return total
+
+
+def part_gramian(rows: Float32) -> Float64:
+    """Return the Gramian of the rows of one part, float32 (m, k): float64 (k, k)."""
+    total: Float64 = np.zeros((rows.shape[1], rows.shape[1]))
+    for start in range(0, rows.shape[0], BLOCK_ROWS):
+        block = rows[start : start + BLOCK_ROWS].astype(np.float64)
+        total += block.T @ block
     return total
 
 
@@ -104,7 +189,7 @@ def multiplied(table: Float32, square: Float32) -> Float32:
     def multiply(start: int, stop: int) -> None:
         np.matmul(table[start:stop], square, out=product[start:stop])
 
-    threads.run_in_blocks(multiply, table.shape[0], _TABLE_ROWS)
+    threads.run_in_blocks(multiply, table.shape[0], BLOCK_ROWS)
     return product
 
 
@@ -116,7 +201,8 @@ def _eigen(gram: Float64) -> tuple[Float64, Float64]:
     return squares[:n_kept], directions[:, :n_kept]
 
 
-def _sorted_transpose(matrix: csr_array) -> csr_array:
+def sorted_transpose(matrix: csr_array) -> csr_array:
+    """Return the transpose of a matrix as CSR with int32 indices, ascending in a row."""
     transpose = matrix.T.tocsr()
     transpose.sort_indices()
     transpose.indices = transpose.indices.astype(np.int32, copy=False)

@@ -1,6 +1,7 @@
 """Products of sparse matrices with dense float32 tables, row by row.
 
-Invariant: a row of a product is summed in the order of the row's entries, so that threads change no bit.
+Invariant: a row of a product is summed in the order of the row's entries, or part by part of its columns in that order,
+so that threads change no bit.
 """
 
 import numpy as np
@@ -38,6 +39,45 @@ def _multiply(
             other = table[rows.indices[place]]
             for f in range(k):
                 own[f] += value * other[f]
+
+
+def times_table_in_parts(rows: SparseRows, table: Float32, part: int) -> Float32:
+    """Return the product of a sparse matrix (n, m) with a table, float32 (m, k), as a sum over parts of the columns.
+
+    It is the sum of the products of each part of `part` columns, in their order, to the last bit: float32 (n, k).
+    """
+    n = rows.indptr.size - 1
+    product = np.empty((n, table.shape[1]), dtype=np.float32)
+
+    def multiply(start: int, stop: int) -> None:
+        _multiply_in_parts(start, stop, rows, table, part, product)
+
+    threads.run_in_blocks(multiply, n, _BLOCK_ROWS)
+    return product
+
+
+@compiled
+def _multiply_in_parts(
+    start: int, stop: int, rows: SparseRows, table: Float32, part: int, product: Float32
+) -> None:  # pragma: no cover  # compiled; a test holds it to sums of products
+    k = table.shape[1]
+    of_part = np.empty(k, np.float32)
+    for row in range(start, stop):
+        own = product[row]
+        own[:] = 0
+        place, end = rows.indptr[row], rows.indptr[row + 1]
+        while place < end:
+            after = (rows.indices[place] // part + 1) * part
+            of_part[:] = 0
+            while place < end and rows.indices[place] < after:
+                value = rows.values[place]
+                other = table[rows.indices[place]]
+                for f in range(k):
+                    of_part[f] += value * other[f]
+                place += 1
+            # A sum that begins with 0 is never -0, so parts without entries change nothing.
+            for f in range(k):
+                own[f] += of_part[f]
 
 
 def weighted_sums(indptr: Int64, indices: Int32, weights: Float64, table: Float32) -> Float32:

@@ -1,0 +1,179 @@
+"""Products of a sparse matrix with tables that lie in parts at the workers of an executor.
+
+The matrix is cut by its rows, the users. The product with it is a task for each part of the users. The product with its
+transpose is a sum over larger parts of the users: a task computes the sum of one such part for one part of the columns,
+the items, and another task adds the sums of a part of the items. So what is exchanged in a step is, for each part of
+the users, a table of the items; and the whole table of the items once, which all tasks of the users read.
+
+Invariant: parts depend on the size alone (`kernels.row_parts`), and sums over them are added in their order: the bits
+are those of `ThreadedProducts`.
+"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from service.executors.executor import Executor, Ref, executor_in_use
+from service.training.algorithms.kernels import row_parts
+from service.training.algorithms.kernels.randomised_svd import (
+    RightSingularVectors,
+    ThreadedProducts,
+    multiplied,
+    part_gramian,
+    right_singular_vectors,
+    sorted_transpose,
+)
+from service.training.algorithms.kernels.sparse_products import times_table
+from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
+from service.training.interactions import Float32, Float64, Progress
+
+_PRODUCTS: Final = "products"
+_GRAMIANS: Final = "Gramians"
+
+
+class PartedTable(NamedTuple):
+    """A table as one reference for each part of its rows, in their order."""
+
+    parts: list[Ref[Float32]]
+
+
+class DistributedProducts:
+    """Products by the workers of an executor.
+
+    Args:
+        matrix: Float32 CSR (n, m) with int32 indices, ascending in a row.
+    """
+
+    def __init__(self, executor: Executor, matrix: csr_array) -> None:
+        self.shape: tuple[int, int] = matrix.shape
+        n, m = self.shape
+        self._executor: Final = executor
+        self._user_ranges: Final = row_parts.ranges(n, row_parts.part_rows(n))
+        self._item_ranges: Final = row_parts.ranges(m, row_parts.part_rows(m))
+        # Work parts of the users in each part for sums.
+        self._in_sum: Final = row_parts.summed_rows(n) // row_parts.part_rows(n)
+        rows = sparse_rows(matrix)
+        self._rows: Final = [executor.put(_of_rows(rows, *bounds)) for bounds in self._user_ranges]
+        groups = [(self._rows[first : first + self._in_sum], m) for first in range(0, len(self._rows), self._in_sum)]
+        self._columns: Final = executor.run(_transposed, groups, stage=_PRODUCTS)
+
+    def close(self) -> None:
+        """Free the matrix."""
+        self._executor.release([*self._rows, *self._columns])
+
+    def random(self, width: int, rng: np.random.Generator) -> PartedTable:
+        """Draw a table."""
+        return PartedTable(
+            [
+                self._executor.put(rng.standard_normal((stop - start, width), dtype=np.float32))
+                for start, stop in self._user_ranges
+            ]
+        )
+
+    def times(self, table: PartedTable) -> PartedTable:
+        """Multiply by the matrix: a task for each part of the users reads the whole table of the items."""
+        whole = self._executor.run(_joined, [(table.parts,)], stage=_PRODUCTS) if len(table.parts) > 1 else table.parts
+        product = self._executor.run(times_table, [(rows, whole[0]) for rows in self._rows], stage=_PRODUCTS)
+        if len(table.parts) > 1:
+            self._executor.release(whole)
+        return PartedTable(product)
+
+    def transpose_times(self, given: PartedTable) -> PartedTable:
+        """Multiply by the transpose: sums of each part of the users, which are then added."""
+        sums = self._executor.run(
+            _transpose_product,
+            [
+                (columns, given.parts[self._in_sum * group : self._in_sum * (group + 1)], start, stop)
+                for start, stop in self._item_ranges
+                for group, columns in enumerate(self._columns)
+            ],
+            stage=_PRODUCTS,
+        )
+        self.give_up(given)
+        n_sums = len(self._columns)
+        if n_sums == 1:
+            return PartedTable(sums)
+        tasks = [(sums[first : first + n_sums],) for first in range(0, len(sums), n_sums)]
+        product = self._executor.run(_added, tasks, stage=_PRODUCTS)
+        self._executor.release(sums)
+        return PartedTable(product)
+
+    def gramian(self, table: PartedTable) -> Float64:
+        """Add the Gramians of the parts, in their order."""
+        found = self._executor.run(part_gramian, [(part,) for part in table.parts], stage=_GRAMIANS)
+        total = self._executor.get(found[0]).copy()
+        for ref in found[1:]:
+            total += self._executor.get(ref)
+        self._executor.release(found)
+        return total
+
+    def multiplied(self, given: PartedTable, square: Float32) -> PartedTable:
+        """Multiply by a small matrix, part by part."""
+        shared = self._executor.put(square)
+        product = self._executor.run(multiplied, [(part, shared) for part in given.parts], stage=_PRODUCTS)
+        self._executor.release([shared])
+        self.give_up(given)
+        return PartedTable(product)
+
+    def taken(self, given: PartedTable) -> Float32:
+        """Bring a table into this process."""
+        table = np.concatenate([self._executor.get(part) for part in given.parts])
+        self.give_up(given)
+        return table
+
+    def give_up(self, given: PartedTable) -> None:
+        """Free a table."""
+        self._executor.release(given.parts)
+
+
+def leading_vectors(matrix: csr_array, k: int, rng: np.random.Generator, progress: Progress) -> RightSingularVectors:
+    """Find the right singular vectors of the k largest singular values, with the executor in use if there is one.
+
+    Args:
+        matrix: Float32 CSR (n, m) with int32 indices, ascending in a row.
+        k: Number of vectors.
+        rng: Draws the first table.
+        progress: See `right_singular_vectors`.
+    """
+    executor = executor_in_use()
+    if executor is None:
+        return right_singular_vectors(ThreadedProducts(matrix), k, rng, progress)
+    products = DistributedProducts(executor, matrix)
+    try:
+        return right_singular_vectors(products, k, rng, progress)
+    finally:
+        products.close()
+
+
+def _of_rows(rows: SparseRows, start: int, stop: int) -> SparseRows:
+    """Return some rows of a matrix."""
+    first, last = rows.indptr[start], rows.indptr[stop]
+    return SparseRows(rows.indptr[start : stop + 1] - first, rows.indices[first:last], rows.values[first:last])
+
+
+def _transposed(parts: list[SparseRows], m: int) -> SparseRows:
+    """Return the transpose of rows that lie in parts, of m columns."""
+    sizes = [part.indices.size for part in parts]
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    pointers = [part.indptr[1:] + offset for part, offset in zip(parts, offsets[:-1], strict=True)]
+    indptr = np.concatenate([[0], *pointers])
+    values, indices = (np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "indices"))
+    return sparse_rows(sorted_transpose(csr_array((values, indices, indptr), shape=(indptr.size - 1, m))))
+
+
+def _transpose_product(columns: SparseRows, table: list[Float32], start: int, stop: int) -> Float32:
+    """Return the rows of items start to stop of the product of a part's transpose with its table."""
+    return times_table(_of_rows(columns, start, stop), _joined(table))
+
+
+def _joined(parts: list[Float32]) -> Float32:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _added(sums: list[Float32]) -> Float32:
+    """Add the sums of parts in their order, float32 (m, k) each."""
+    total = sums[0].copy()
+    for other in sums[1:]:
+        total += other
+    return total
