@@ -17,13 +17,13 @@ class WatchedWorkers:
     def watch(self, event: WorkerEvent) -> None:
         """Note an event, and kill the worker if a test has asked for it."""
         self.events.append(event)
-        for kills in self._kills:
-            if event.state == "working" and kills(event):
-                self._kills.remove(kills)
-                os.kill(event.pid, signal.SIGKILL)
+        if event.state == "died":
+            self._kills = [kills for kills in self._kills if not kills(event)]
+        elif event.state == "working" and any(kills(event) for kills in self._kills):
+            os.kill(event.pid, signal.SIGKILL)
 
     def kill_when(self, kills: Callable[[WorkerEvent], bool]) -> None:
-        """Kill the first worker whose task fits, as it begins."""
+        """Kill a worker whose task fits, as it begins; a later one, too, if a short task ends before the signal."""
         self._kills.append(kills)
 
     def deaths(self) -> list[WorkerEvent]:
