@@ -32,6 +32,7 @@ from service.models.vocabulary import Vocabulary
 # What fails in a helper is shown like what fails in a test.
 pytest.register_assert_rewrite("tests.support")
 
+from tests.support.redis_cluster import RedisCluster  # noqa: E402
 from tests.support.replica_app import client, context  # noqa: E402, F401 - fixtures of several files
 
 # How long an example takes is no promise, and other work on the machine makes any of them slow.
@@ -44,7 +45,7 @@ NEED_TORCH = tuple(Path(__file__).parent / f"service/training/{folder}" for fold
 # Whole installations under faults, which must answer every request in time: other tests would take their cores.
 ALONE = frozenset(
     f"tests/integration/test_{name}.py"
-    for name in ("balancer", "chaos", "drills", "isolation", "two_balancers", "two_services", "up")
+    for name in ("balancer", "chaos", "drills", "isolation", "remote_replicas", "two_balancers", "two_services", "up")
 )
 
 
@@ -274,6 +275,23 @@ def redis_server(short_path: Path) -> Iterator[RedisServer]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def one_redis_cluster() -> Iterator[RedisCluster]:
+    """Three masters without replicas, for all tests of a process that leave them running."""
+    with tempfile.TemporaryDirectory(prefix="recollect-") as directory:
+        cluster = RedisCluster(Path(directory), _free_port)
+        yield cluster
+        cluster.stop()
+
+
+@pytest.fixture
+def redis_cluster(one_redis_cluster: RedisCluster) -> RedisCluster:
+    """A Redis Cluster of three masters, empty and with room."""
+    one_redis_cluster.fill(full=False)
+    one_redis_cluster.flush()
+    return one_redis_cluster
 
 
 def _make_snapshot(

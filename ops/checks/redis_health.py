@@ -13,7 +13,7 @@ from telemetry.secret_file import read_key
 from telemetry.stream.key_names import KeyNames
 from telemetry.stream.namespace_owner import ShipDecision, decide_shipping, foreign_redis_error
 from telemetry.stream.redis_check import RedisRole, check_redis
-from telemetry.stream.redis_connection import RedisConnection
+from telemetry.stream.redis_link import RedisLink
 from telemetry.stream.redis_stream import RedisStream
 from telemetry.stream.watermark_seal import FIELDS, KEY_FILE, Seal
 from telemetry.wal.slot_identity import IDENTITY_FILE, decode_identity
@@ -56,7 +56,7 @@ async def _watermark_fault(config: Config) -> str | None:
     if not producers or not path.exists():
         return None
     seal, keys = Seal(read_key(path, "watermark key")), KeyNames(config.redis_namespace)
-    connection = RedisConnection(config.stream_url)
+    connection = RedisLink(config.stream_url)
     try:
         await connection.open()
         replies = await connection.exchange([("HMGET", keys.watermark(name), *FIELDS) for name in producers])

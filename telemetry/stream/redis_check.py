@@ -12,13 +12,23 @@ from typing import Any, Final, NamedTuple
 from telemetry.errors import RedisUnfitError, StreamError
 from telemetry.stream.key_names import KeyNames
 from telemetry.stream.namespace_owner import OwnerMark
-from telemetry.stream.redis_connection import Command, RedisConnection, Refusal
-from telemetry.stream.redis_refusals import CLUSTER, refusal_meaning
+from telemetry.stream.redis_connection import Command, Refusal
+from telemetry.stream.redis_link import RedisLink
+from telemetry.stream.redis_refusals import refusal_meaning
+from telemetry.stream.redis_slots import N_SLOTS, RedisNode
 from telemetry.stream.redis_stream import GROUP
 
 FLOOR: Final = (7, 0)
 # No producer has this id: producer ids are UUIDs.
 _NO_PRODUCER: Final = "rehearsal"
+# What is asked for settings; INFO has what CONFIG may be denied for.
+_LOOKS: Final = (
+    ("CONFIG", "GET", "maxmemory-policy"),
+    ("CONFIG", "GET", "appendonly"),
+    ("INFO", "memory"),
+    ("INFO", "persistence"),
+)
+_LAYOUT: Final = ("CLUSTER", "SLOTS")
 
 
 class RedisRole(Enum):
@@ -107,31 +117,63 @@ async def check_redis(url: str, namespace: str, *, timeout_s: float = 2.0) -> Re
     Raises:
         StreamError: The address or the namespace is invalid.
     """
-    connection = RedisConnection(url, timeout_s=timeout_s)
+    connection = RedisLink(url, timeout_s=timeout_s)
     tried = command_checks(KeyNames(namespace))
     try:
         await connection.open()
         hello, *replies = await connection.exchange(
             [
                 ("HELLO",),
-                ("CONFIG", "GET", "maxmemory-policy"),
-                ("CONFIG", "GET", "appendonly"),
-                ("INFO", "memory"),
-                ("INFO", "persistence"),
+                *_LOOKS,
                 *(check.command for check in tried),
             ]
         )
+        layout = (await connection.exchange([_LAYOUT]))[0] if connection.is_cluster else None
+        masters = await _look_at(connection, _masters(layout))
     except RedisUnfitError as error:
         return RedisReport(connection.address, unfit={role: [error.reason] for role in RedisRole})
     except StreamError as error:
         return RedisReport(connection.address, unreachable=str(error).removesuffix("."))
     finally:
         await connection.close()
-    return assess(connection.address, hello, replies[:4], list(zip(tried, replies[4:], strict=True)))
+    n_looks = len(_LOOKS)
+    seen = masters or {connection.address: replies[:n_looks]}
+    return assess(connection.address, hello, seen, list(zip(tried, replies[n_looks:], strict=True)), layout)
 
 
-def assess(where: str, hello: Any, settings: Sequence[Any], tried: Sequence[tuple[CommandCheck, Any]]) -> RedisReport:
-    """Judge a Redis by its replies to HELLO, to CONFIG GET and INFO in the order of `check_redis`, and to probes."""
+async def _look_at(link: RedisLink, nodes: Sequence[RedisNode]) -> dict[str, Sequence[Any]]:
+    """Return the replies of each node to `_LOOKS`, by its address.
+
+    Raises:
+        StreamError: A node does not answer.
+    """
+    found: dict[str, Sequence[Any]] = {}
+    for node in nodes:
+        connection = link.to(node)
+        try:
+            await connection.open()
+            found[str(node)] = await connection.exchange(_LOOKS)
+        finally:
+            await connection.close()
+    return found
+
+
+def _masters(layout: Any) -> list[RedisNode]:
+    """Return the masters of a reply to CLUSTER SLOTS; none if it was refused."""
+    if not isinstance(layout, list):
+        return []
+    nodes = [RedisNode(host.decode(), port) for _, _, (host, port, *_), *_ in layout if host]
+    return list(dict.fromkeys(nodes))
+
+
+def assess(
+    where: str,
+    hello: Any,
+    settings: Mapping[str, Sequence[Any]],
+    tried: Sequence[tuple[CommandCheck, Any]],
+    layout: Any = None,
+) -> RedisReport:
+    """Judge a Redis by its replies to HELLO, to `_LOOKS` by address, to probes and, of a cluster, to CLUSTER SLOTS."""
     server = {} if isinstance(hello, Refusal) else dict(zip(hello[::2], hello[1::2], strict=True))
     version = server.get(b"version", b"").decode()
     faults = _kind_faults(server.get(b"mode", b""), version)
@@ -156,31 +198,53 @@ def assess(where: str, hello: Any, settings: Sequence[Any], tried: Sequence[tupl
             unfit[role].append(
                 f"its user may not send {', '.join(dict.fromkeys(names))} for the keys of a {role.value}"
             )
-    policy = _setting(settings[0], settings[2], "maxmemory_policy")
-    append = _setting(settings[1], settings[3], "aof_enabled")
-    risks = []
-    if policy is not None and policy.startswith("allkeys"):
-        for clauses in unfit.values():
-            clauses.append(f"its maxmemory-policy {policy} evicts events that are not archived; noeviction is needed")
-    elif policy is not None and policy != "noeviction":
-        risks.append(f"its maxmemory-policy is {policy}, which evicts none of its keys; noeviction is clearer")
-    if append in {"no", "0"}:
-        risks.append("appendonly is off, so a restart loses what replicas then have to send again")
+    risks: dict[str, None] = {}
+    unreadable: dict[str, None] = {}
+    for node, looks in settings.items():
+        policy = _setting(looks[0], looks[2], "maxmemory_policy")
+        append = _setting(looks[1], looks[3], "aof_enabled")
+        unreadable |= {
+            name: None for name, value in (("maxmemory-policy", policy), ("appendonly", append)) if value is None
+        }
+        at = f" at {node}" if len(settings) > 1 else ""
+        if policy is not None and policy.startswith("allkeys"):
+            for clauses in unfit.values():
+                clauses.append(
+                    f"its maxmemory-policy {policy}{at} evicts events that are not archived; noeviction is needed"
+                )
+        elif policy is not None and policy != "noeviction":
+            risks[f"its maxmemory-policy{at} is {policy}, which evicts none of its keys; noeviction is clearer"] = None
+        if append in {"no", "0"}:
+            risks[f"appendonly is off{at}, so a restart loses what replicas then have to send again"] = None
+    if isinstance(layout, Refusal):
+        unreadable["the nodes of its Redis Cluster"] = None
+    elif layout is not None:
+        risks |= dict.fromkeys(_layout_risks(layout))
     mark = next((reply for check, reply in tried if check.name == "GET" and isinstance(reply, bytes)), None)
     return RedisReport(
         where,
         f"{server.get(b'server', b'redis').decode()} {version}" if version else None,
         unfit=unfit,
         failing=list(failing),
-        risks=risks,
-        unreadable=[name for name, value in (("maxmemory-policy", policy), ("appendonly", append)) if value is None],
+        risks=list(risks),
+        unreadable=list(unreadable),
         mark=None if mark is None else OwnerMark.parse(mark.decode("utf-8", "replace")),
     )
 
 
+def _layout_risks(layout: Sequence[Any]) -> list[str]:
+    """Return what the reply to CLUSTER SLOTS shows of slots without a node and of nodes without a replica."""
+    covered = sum(last - first + 1 for first, last, *_ in layout)
+    risks = [] if covered == N_SLOTS else [f"{N_SLOTS - covered} of the {N_SLOTS} slots of its cluster have no node"]
+    lonely = {f"{master[0].decode()}:{master[1]}": None for _, _, master, *replicas in layout if not replicas}
+    if lonely:
+        risks.append(
+            f"no replica of {', '.join(lonely)} is ready, so its part of the cluster is away while that node is"
+        )
+    return risks
+
+
 def _kind_faults(mode: bytes, version: str) -> list[str]:
-    if mode == b"cluster":
-        return [CLUSTER]
     if mode == b"sentinel":
         return ["it is a Redis Sentinel, which is not supported; name the Redis that it watches"]
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())

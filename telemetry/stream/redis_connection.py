@@ -8,13 +8,20 @@ Invariants:
 """
 
 import asyncio
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
@@ -68,6 +75,22 @@ class RedisConnection:
     def is_open(self) -> bool:
         """Whether there is a connection."""
         return self._connection is not None
+
+    @property
+    def host(self) -> str:
+        """The host; empty for a socket."""
+        return "" if "path" in self._options else str(self._options.get("host", "localhost"))
+
+    def to(self, host: str, port: int) -> "RedisConnection":
+        """Return a closed connection to another address, with the same user and options."""
+        made = copy.copy(self)
+        options = {name: value for name, value in self._options.items() if name != "path"}
+        made._options = {**options, "host": host, "port": port}  # noqa: SLF001 - an object of this class
+        if self._connection_class is UnixDomainSocketConnection:
+            made._connection_class = Connection  # noqa: SLF001
+        made.address = _address_without_credentials(made._options)  # noqa: SLF001
+        made._connection, made._deadline_s = None, self._timeout_s  # noqa: SLF001
+        return made
 
     async def open(self) -> None:
         """Drop any connection and make a new one.
@@ -176,7 +199,7 @@ def _parse_address(url: str) -> tuple[type[AbstractConnection], dict[str, Any]]:
         parts = urlsplit(url)
     except ValueError:
         raise StreamError(
-            "The Redis address is not a redis://, rediss:// or unix:// URL. Sentinel and Cluster are not supported."
+            "The Redis address is not a redis://, rediss:// or unix:// URL. Redis Sentinel is not supported."
         ) from None
     connection_class: type[AbstractConnection] = options.pop("connection_class", Connection)
     if parts.scheme == "unix" and not options.get("path"):

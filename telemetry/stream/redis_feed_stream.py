@@ -6,7 +6,8 @@ from telemetry.batch import Position
 from telemetry.errors import BadBatchError, StreamRefusedError
 from telemetry.stream.feed_stream import FeedEnds
 from telemetry.stream.key_names import DEFAULT_NAMESPACE, KeyNames
-from telemetry.stream.redis_connection import RedisConnection, Refusal
+from telemetry.stream.redis_connection import Refusal
+from telemetry.stream.redis_link import RedisLink
 from telemetry.stream.redis_refusals import refusal_meaning
 
 _FIELD: Final = b"data"
@@ -16,7 +17,7 @@ _WRONG_TYPE: Final = "WRONGTYPE "
 
 
 class RedisFeedStream:
-    """A `FeedStream` in Redis; each method as there. `url` and `timeout_s` as in `RedisConnection`.
+    """A `FeedStream` in Redis; each method as there. `url` and `timeout_s` as in `RedisLink`.
 
     Raises:
         StreamError: The address or the namespace is invalid.
@@ -24,7 +25,7 @@ class RedisFeedStream:
 
     def __init__(self, url: str, namespace: str = DEFAULT_NAMESPACE, *, timeout_s: float = 2.0) -> None:
         self._key = KeyNames(namespace).live
-        self._connection = RedisConnection(url, timeout_s=timeout_s)
+        self._connection = RedisLink(url, timeout_s=timeout_s)
 
     def __repr__(self) -> str:
         return f"<RedisFeedStream {self._key} {'connected' if self._connection.is_open else 'closed'}>"

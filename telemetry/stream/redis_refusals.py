@@ -5,8 +5,6 @@ Codes are those of Redis 7 and 8 (https://redis.io/docs/latest/develop/reference
 
 from typing import Final, NamedTuple
 
-CLUSTER: Final = "it is a node of a Redis Cluster, which is not supported; name a single Redis"
-
 
 class RefusalMeaning(NamedTuple):
     """A clause about the Redis, and whether the refusal lasts until the configuration changes."""
@@ -16,7 +14,8 @@ class RefusalMeaning(NamedTuple):
 
 
 _MEANINGS: Final = {
-    **dict.fromkeys(("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN"), RefusalMeaning(CLUSTER, lasting=True)),
+    "CLUSTERDOWN": RefusalMeaning("a part of its Redis Cluster is down", lasting=False),
+    "TRYAGAIN": RefusalMeaning("a part of its Redis Cluster is being moved", lasting=False),
     "NOAUTH": RefusalMeaning("it asks for a password, and its address has none", lasting=True),
     "OOM": RefusalMeaning("it is full: its maxmemory is reached", lasting=False),
     "READONLY": RefusalMeaning("it is a read-only replica of another Redis", lasting=False),

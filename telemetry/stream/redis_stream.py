@@ -1,6 +1,7 @@
 """The event stream in Redis: one Redis stream for each producer, one consumer group for the archive."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
@@ -10,13 +11,19 @@ from telemetry.errors import GroupMissingError, StreamRefusedError
 from telemetry.stream.event_stream import Appended, CommittedEntries, Delivered, GroupsEnsured, StreamEnds, StreamState
 from telemetry.stream.key_names import DEFAULT_NAMESPACE, KeyNames
 from telemetry.stream.namespace_owner import OwnerMark
-from telemetry.stream.redis_connection import Argument, Command, RedisConnection, Refusal
+from telemetry.stream.redis_connection import Argument, Command, Refusal
+from telemetry.stream.redis_link import RedisLink
 from telemetry.stream.redis_refusals import refusal_meaning
 from telemetry.stream.watermark_seal import FIELDS, Seal
 
 GROUP: Final = "archive"
 # One name for every consumer: the lease admits one at a time, and its successor inherits what is pending.
 _CONSUMER: Final = "archive"
+
+_READ: Final = ("XREADGROUP", "GROUP", GROUP, _CONSUMER)
+# How often a Redis Cluster is asked for new entries.
+_LEAST_PAUSE_S: Final = 0.002
+_MOST_PAUSE_S: Final = 0.03
 
 _ALREADY_THERE = "equal or smaller than the target stream top item"
 _NO_SUCH_KEY = "no such key"
@@ -26,7 +33,7 @@ _NO_KEY_FOR_GROUP = "requires the key to exist"
 class RedisStream:
     """An `EventStream` in Redis; each method as there.
 
-    It writes and accepts watermarks with the installation's seal alone; `url` and `timeout_s` as in `RedisConnection`.
+    It writes and accepts watermarks with the installation's seal alone; `url` and `timeout_s` as in `RedisLink`.
 
     Raises:
         StreamError: The address or the namespace is invalid.
@@ -37,7 +44,7 @@ class RedisStream:
     ) -> None:
         self._seal = seal or Seal()
         self._keys = KeyNames(namespace)
-        self._connection = RedisConnection(url, timeout_s=timeout_s)
+        self._connection = RedisLink(url, timeout_s=timeout_s)
 
     def __repr__(self) -> str:
         return f"<RedisStream {self._keys.namespace} {'connected' if self._connection.is_open else 'closed'}>"
@@ -64,8 +71,10 @@ class RedisStream:
 
     async def replace_mark(self, mark: OwnerMark) -> None:
         watermarks = [("UNLINK", self._keys.watermark(producer)) for producer in await self.producers()]
-        for reply in await self._connection.exchange([*watermarks, ("SET", self._keys.owner, str(mark))]):
-            _raise_if_refused(reply)
+        # One after the other: the nodes of a Redis Cluster work side by side.
+        for commands in (watermarks, [("SET", self._keys.owner, str(mark))]):
+            for reply in await self._connection.exchange(commands):
+                _raise_if_refused(reply)
 
     async def handshake(self, producer: str, unix_s: float) -> StreamState:
         mark_reply, announced, stream, watermark = await self._connection.exchange(
@@ -172,7 +181,9 @@ class RedisStream:
     async def read(
         self, producers: Sequence[str], *, pending: bool, max_entries: int, block_ms: int
     ) -> list[Delivered]:
-        command: list[Argument] = ["XREADGROUP", "GROUP", GROUP, _CONSUMER, "COUNT", max_entries]
+        if self._connection.is_cluster:
+            return await self._read_in_turn(producers, pending=pending, max_entries=max_entries, block_ms=block_ms)
+        command: list[Argument] = [*_READ, "COUNT", max_entries]
         if not pending:
             command += ("BLOCK", block_ms)
         names = {self._keys.events(name).encode(): name for name in producers}
@@ -182,6 +193,27 @@ class RedisStream:
         if reply is None:
             return []
         return [Delivered(names[key], [_entry(item) for item in items]) for key, items in reply if items]
+
+    async def _read_in_turn(
+        self, producers: Sequence[str], *, pending: bool, max_entries: int, block_ms: int
+    ) -> list[Delivered]:
+        """Read streams one by one: a Redis Cluster has no command, and so no wait, for keys of several slots."""
+        deadline_s, pause_s = time.monotonic() + block_ms / 1000, _LEAST_PAUSE_S
+        first = "0" if pending else ">"
+        while True:
+            replies = await self._connection.exchange(
+                [(*_READ, "COUNT", max_entries, "STREAMS", self._keys.events(name), first) for name in producers]
+            )
+            found = []
+            for name, reply in zip(producers, replies, strict=True):
+                _raise_if_refused(reply)
+                if reply is not None and reply[0][1]:
+                    found.append(Delivered(name, [_entry(item) for item in reply[0][1]]))
+            rest_s = deadline_s - time.monotonic()
+            if found or pending or rest_s <= 0:
+                return found
+            await asyncio.sleep(min(pause_s, rest_s))
+            pause_s = min(2 * pause_s, _MOST_PAUSE_S)
 
     async def acknowledge(self, acknowledgements: Sequence[CommittedEntries]) -> bool:
         commands: list[Command] = []

@@ -1,4 +1,4 @@
-"""One suite for every EventStream: Redis and memory behave alike."""
+"""One suite for every EventStream: Redis, a Redis Cluster and memory behave alike."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -22,6 +22,7 @@ from telemetry.stream.key_names import KeyNames
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
 from telemetry.stream.redis_stream import RedisStream
 from telemetry.stream.watermark_seal import Seal
+from tests.support.redis_cluster import RedisCluster
 
 MakeStream = Callable[[], EventStream]
 KEYS = KeyNames()
@@ -50,7 +51,7 @@ class StreamServer:
         return stream
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "cluster"])
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[StreamServer]:
     if request.param == "memory":
         memory = MemoryServer()
@@ -61,6 +62,14 @@ async def server(request: pytest.FixtureRequest) -> AsyncIterator[StreamServer]:
         server = StreamServer(
             lambda: MemoryStream(memory), memory.flush_all, fill_memory, lambda p: memory.streams[p].entries.clear()
         )
+    elif request.param == "cluster":
+        cluster: RedisCluster = request.getfixturevalue("redis_cluster")
+
+        def lose_in_cluster(producer: str) -> None:
+            key = KEYS.events(producer)
+            cluster.master_of(key).call("XTRIM", key, "MAXLEN", 0)
+
+        server = StreamServer(lambda: RedisStream(cluster.url), cluster.flush, cluster.fill, lose_in_cluster)
     else:
         redis = request.getfixturevalue("redis_server")
 

@@ -1,4 +1,4 @@
-"""One suite for every FeedStream: Redis and memory behave alike."""
+"""One suite for every FeedStream: Redis, a Redis Cluster and memory behave alike."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +12,7 @@ from telemetry.stream.feed_stream import FeedEnds, FeedStream
 from telemetry.stream.key_names import KeyNames
 from telemetry.stream.memory_feed_stream import MemoryFeed, MemoryFeedStream
 from telemetry.stream.redis_feed_stream import RedisFeedStream
+from tests.support.redis_cluster import RedisCluster
 
 KEY = KeyNames().live
 
@@ -34,13 +35,16 @@ class FeedServer:
         return stream
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "cluster"])
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[FeedServer]:
     if request.param == "memory":
         memory = MemoryFeed()
         server = FeedServer(
             lambda: MemoryFeedStream(memory), memory.flush_all, lambda full: setattr(memory, "full", full)
         )
+    elif request.param == "cluster":
+        cluster: RedisCluster = request.getfixturevalue("redis_cluster")
+        server = FeedServer(lambda: RedisFeedStream(cluster.url), cluster.flush, cluster.fill)
     else:
         redis = request.getfixturevalue("redis_server")
 

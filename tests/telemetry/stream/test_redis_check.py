@@ -30,6 +30,7 @@ from telemetry.stream.redis_feed_stream import RedisFeedStream
 from telemetry.stream.redis_stream import RedisStream
 from tests.conftest import RedisServer
 from tests.support import sample_events
+from tests.support.redis_cluster import RedisCluster
 
 AwaitUntil = Callable[..., Awaitable[None]]
 ROOT = Path(__file__).parents[3]
@@ -45,7 +46,7 @@ def harmless(trial: Any) -> Any:
 
 def judged(*, hello: Any = HELLO, looks: Any = SEEN, all_say: str | None = None) -> RedisReport:
     replies = [(trial, harmless(trial) if all_say is None else Refusal(all_say)) for trial in TRIALS]
-    return assess("r:6379/0", hello, looks, replies)
+    return assess("r:6379/0", hello, {"r:6379/0": looks}, replies)
 
 
 def test_a_good_redis_has_neither_faults_nor_risks() -> None:
@@ -57,7 +58,6 @@ def test_a_good_redis_has_neither_faults_nor_risks() -> None:
 @pytest.mark.parametrize(
     ("mode", "version", "words"),
     [
-        (b"cluster", b"7.2.4", "a Redis Cluster, which is not supported"),
         (b"sentinel", b"7.2.4", "a Redis Sentinel, which is not supported"),
         (b"standalone", b"6.2.14", "its version is 6.2.14, 7.0 or newer is needed"),
     ],
@@ -65,15 +65,15 @@ def test_a_good_redis_has_neither_faults_nor_risks() -> None:
 def test_what_is_not_supported_is_named(mode: bytes, version: bytes, words: str) -> None:
     """It is reported once, although each command is refused."""
     hello = [b"server", b"redis", b"version", version, b"mode", mode]
-    (fault,) = judged(hello=hello, all_say="MOVED 866 10.0.0.7:6379").unfit_for(*RedisRole)
+    (fault,) = judged(hello=hello, all_say="ERR unknown command").unfit_for(*RedisRole)
     assert words in fault
 
 
 @pytest.mark.parametrize(
     ("text", "lasting", "words"),
     [
-        ("MOVED 866 10.0.0.7:6379", True, "a Redis Cluster, which is not supported"),
-        ("CROSSSLOT Keys in request don't hash to the same slot", True, "a Redis Cluster, which is not supported"),
+        ("CLUSTERDOWN Hash slot not served", False, "a part of its Redis Cluster is down"),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", False, "is being moved"),
         ("ERR unknown command 'XADD', with args beginning with: ", True, "does not know a command"),
         ("OOM command not allowed when used memory > 'maxmemory'.", False, "it is full"),
         ("READONLY You can't write against a read only replica.", False, "a read-only replica"),
@@ -251,10 +251,8 @@ async def test_a_check_changes_nothing_and_distinguishes_the_roles(guarded: Redi
     assert "sesame" not in repr(wrong)
     without = await check_redis(guarded.url, "recollect")
     assert without.unfit_for(*RedisRole) == ["it asks for a password, and its address has none"]
-    stream = RedisStream(guarded.url)
-    await stream.connect()
     with pytest.raises(RedisUnfitError, match="asks for a password"):
-        await stream.read_mark()
+        await RedisStream(guarded.url).connect()
 
 
 def test_redis_refuses_the_file_of_users_until_it_has_passwords(short_path: Path) -> None:
@@ -296,18 +294,37 @@ def special(tmp_path: Path, free_port: Callable[[], int], wait_until: Callable[.
         process.wait()
 
 
-@pytest.mark.parametrize("kind", ["cluster", "sentinel"])
-async def test_a_cluster_and_a_sentinel_are_recognised(special: Any, kind: str) -> None:
-    """Real servers; errors are sentences instead of a bare MOVED or CLUSTERDOWN."""
-    url = special(kind)
-    (fault,) = (await check_redis(url, "recollect")).unfit_for(*RedisRole)
-    assert f"a Redis {kind.capitalize()}" in fault
-    if kind == "cluster":
-        stream = RedisStream(url)
-        await stream.connect()
-        with pytest.raises(StreamRefusedError, match="a node of a Redis Cluster, which is not supported"):
-            await stream.read_mark()
-        await stream.close()
+async def test_a_sentinel_is_recognised(special: Any) -> None:
+    """A real one; the error is a sentence."""
+    (fault,) = (await check_redis(special("sentinel"), "recollect")).unfit_for(*RedisRole)
+    assert "a Redis Sentinel" in fault
+
+
+async def test_a_cluster_without_its_slots_is_down(special: Any) -> None:
+    """A real node; the error is a sentence instead of a bare CLUSTERDOWN, and may pass."""
+    url = special("cluster")
+    found = await check_redis(url, "recollect")
+    assert (found.unfit_for(*RedisRole), found.failing) == ([], ["a part of its Redis Cluster is down"])
+    assert "16384 of the 16384 slots of its cluster have no node" in found.risks
+    stream = RedisStream(url)
+    await stream.connect()
+    with pytest.raises(StreamRefusedError, match="a part of its Redis Cluster is down"):
+        await stream.read_mark()
+    await stream.close()
+
+
+async def test_every_master_of_a_cluster_is_looked_at(redis_cluster: RedisCluster) -> None:
+    """One node that evicts loses events of the producers whose slots it has."""
+    good = await check_redis(redis_cluster.url, "recollect")
+    assert (good.unfit_for(*RedisRole), good.failing) == ([], [])
+    assert "so its part of the cluster is away while that node is" in good.risks[0]
+    odd = redis_cluster.masters[1]
+    odd.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    try:
+        (fault,) = (await check_redis(redis_cluster.url, "recollect")).unfit_for(*RedisRole)
+    finally:
+        odd.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    assert f"its maxmemory-policy allkeys-lru at 127.0.0.1:{odd.port} evicts events" in fault
 
 
 @pytest.mark.parametrize(
@@ -315,7 +332,7 @@ async def test_a_cluster_and_a_sentinel_are_recognised(special: Any, kind: str) 
     [
         ("redis://u:sesame@h/shop", "not the number of a database"),
         ("redis://u:sesame@h:port/0", "not a redis://"),
-        ("redis+sentinel://u:sesame@h", "Sentinel and Cluster are not supported"),
+        ("redis+sentinel://u:sesame@h", "Redis Sentinel is not supported"),
         ("redis://u:sesame@h/0?socket_timeout=5", "socket_timeout"),
         ("redis://u:sesame@h/0?ssl_ca_certs=/etc/ssl/ours.pem", "ssl_ca_certs, which only rediss:// takes"),
         ("rediss://u:sesame@h/0?ssl_ca_certs=/nowhere/ours.pem", "/nowhere/ours.pem"),
