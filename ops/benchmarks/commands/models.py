@@ -89,6 +89,26 @@ def scale(
     return 0
 
 
+def workers(
+    *,
+    data: Data,
+    algorithms: Annotated[str, typer.Option(help="Names, separated by commas.")] = "ials,svd",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting that all of them have.")] = None,
+    counts: Annotated[str, typer.Option(help="Numbers of workers, and of threads, separated by commas.")] = "1,2",
+    turns: Annotated[int, typer.Option(min=1, help="Fits of each; the median one counts.")] = 3,
+    as_json: Json = False,
+) -> int:
+    """Fit with workers and in one process of as many threads, and compare seconds and tables."""
+    from ops.benchmarks import worker_fits
+    from service.training.algorithms.registry import ConfiguredAlgorithm
+
+    candidates = [ConfiguredAlgorithm.parse(name, settings or ()) for name in algorithms.split(",")]
+    measured = worker_fits.run(data, candidates, [int(count) for count in counts.split(",")], turns, note)
+    figures = {"data": data, "settings": settings or [], "fits": [fit.as_json() for fit in measured]}
+    report(figures, data, worker_fits.HEADINGS, worker_fits.rows(measured), as_json=as_json)
+    return 0
+
+
 def new_items(
     *,
     data: Data = "demo",

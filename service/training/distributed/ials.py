@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from service.executors.executor import Executor, Ref, executor_in_use
 from service.training.algorithms.ials_rows import RowInteractions, SolvableRows
-from service.training.algorithms.kernels import threads
 from service.training.interactions import Float32, Float64, Int64
 
 # A row costs as much as so many of its interactions, however few it has.
@@ -109,6 +108,5 @@ def _solved(
     """Return the factors of some rows, float32 (n_rows, k)."""
     shape = (rows.penalties.size, fixed.shape[1])
     solved = np.zeros(shape, np.float32) if start is None else start.copy()
-    with threads.one_blas_thread():
-        rows.solve(fixed, spectrum, solved, block_size)
+    rows.solve(fixed, spectrum, solved, block_size)
     return solved
