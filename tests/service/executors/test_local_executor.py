@@ -24,6 +24,11 @@ def squared(table: NDArray[np.float64]) -> NDArray[np.float64]:
     return table * table
 
 
+def halves(table: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    half = table.size // 2
+    return table[:half], table[half:], half
+
+
 def killed_once(mark: str, value: int) -> tuple[int, bool]:
     """End this process the first time, and tell its number the second."""
     path = Path(mark)
@@ -69,6 +74,18 @@ def test_tasks_read_shared_values_and_results_keep_their_order(executor: LocalEx
     assert (executor.get(again) == whole**2).all()
 
 
+def test_parts_of_results_are_values_of_their_own(executor: LocalExecutor) -> None:
+    """A later task has one of them, another was released; a result with another number of parts is an error."""
+    whole = np.arange(10.0)
+    first, second = executor.run_split(halves, [(whole,), (executor.put(whole[:4]),)], 3)
+    executor.release([first[0]])
+    (again,) = executor.run(joined, [([first[1], second[0]],)])
+    assert executor.get(again).tolist() == [5, 6, 7, 8, 9, 0, 1]
+    assert [executor.get(parts[2]) for parts in (first, second)] == [5, 2]
+    with pytest.raises(RunError, match="A worker failed"):
+        executor.run_split(halves, [(whole,)], 2)
+
+
 def test_a_task_whose_worker_is_killed_is_done_again(
     executor: LocalExecutor, events: list[WorkerEvent], tmp_path: Path
 ) -> None:
@@ -91,7 +108,7 @@ def test_a_task_that_kills_its_workers_is_given_up(executor: LocalExecutor, even
 def test_errors_of_tasks_are_raised(executor: LocalExecutor) -> None:
     """Ours as they are, others with where they come from; the executor goes on."""
     with pytest.raises(DataError, match=r"^Row 3 is bad\.$"):
-        executor.run(refused, [(3,), (4,)])
+        executor.run(refused, [(3,), (3,)])
     with pytest.raises(RunError, match=r"ZeroDivisionError: division by zero \(in broken, line "):
         executor.run(broken, [()])
     assert executor.get(executor.run(total, [(np.ones(3), 0, 3)])[0]) == 3
