@@ -79,6 +79,25 @@ class Executor(Protocol):
             RunError: A task failed in another way, or ended `MOST_DEATHS` workers.
         """
 
+    def run_split(
+        self,
+        function: Callable[..., tuple[Any, ...]],
+        tasks: Sequence[tuple[Any, ...]],
+        n_parts: int,
+        *,
+        stage: str = "",
+    ) -> list[tuple[Ref[Any], ...]]:
+        """Run tasks whose results have several parts, so that a later task can be given one part without the others.
+
+        Args:
+            function: Returns a tuple of `n_parts` values.
+            n_parts: At least 2.
+
+        Raises:
+            RecollectError: That of a task.
+            RunError: A task failed in another way, or ended `MOST_DEATHS` workers.
+        """
+
     def completed(
         self, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], *, stage: str = ""
     ) -> Iterator[tuple[int, T]]:

@@ -36,11 +36,11 @@ class FileRef(Ref[T]):
 
 @dataclass(frozen=True)
 class _Call:
-    """A task on its way to a worker."""
+    """A task on its way to a worker; `results` are the files of its result, or of the parts of its result."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
-    result: Path
+    results: tuple[Path, ...]
 
 
 @dataclass
@@ -114,22 +114,40 @@ class LocalExecutor:
     def run(self, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], *, stage: str = "") -> list[Ref[T]]:
         """Do all tasks; as in `Executor`."""
         refs: list[Ref[T]] = [FileRef(self._new_path()) for _ in tasks]
-        for _ in self._done(function, tasks, refs, stage):
+        for _ in self._done(function, tasks, [(ref,) for ref in refs], stage):
             pass
         return refs
+
+    def run_split(
+        self,
+        function: Callable[..., tuple[Any, ...]],
+        tasks: Sequence[tuple[Any, ...]],
+        n_parts: int,
+        *,
+        stage: str = "",
+    ) -> list[tuple[Ref[Any], ...]]:
+        """Do all tasks, and return a reference to each part of their results; as in `Executor`."""
+        refs = [tuple(FileRef[Any](self._new_path()) for _ in range(n_parts)) for _ in tasks]
+        for _ in self._done(function, tasks, refs, stage):
+            pass
+        return [*refs]
 
     def completed(
         self, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], *, stage: str = ""
     ) -> Iterator[tuple[int, T]]:
         """Do all tasks, and yield the results as they come; as in `Executor`."""
         refs: list[Ref[T]] = [FileRef(self._new_path()) for _ in tasks]
-        for task in self._done(function, tasks, refs, stage):
+        for task in self._done(function, tasks, [(ref,) for ref in refs], stage):
             value = self.get(refs[task])
             self.release([refs[task]])
             yield task, value
 
     def _done(
-        self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], refs: Sequence[Ref[Any]], stage: str
+        self,
+        function: Callable[..., Any],
+        tasks: Sequence[tuple[Any, ...]],
+        refs: Sequence[tuple[Ref[Any], ...]],
+        stage: str,
     ) -> Iterator[int]:
         """Do all tasks; yield the number of each as it is done."""
         waiting = deque(range(len(tasks)))
@@ -142,7 +160,9 @@ class LocalExecutor:
 
         try:
             while n_done < len(tasks):
-                self._hand_out(waiting, lambda task: _Call(function, tasks[task], _path_of(refs[task])), report)
+                self._hand_out(
+                    waiting, lambda task: _Call(function, tasks[task], tuple(map(_path_of, refs[task]))), report
+                )
                 by_connection = {worker.connection: worker for worker in self._workers if worker.task is not None}
                 for ready in wait(list(by_connection)):
                     worker = by_connection[ready]  # type: ignore[index]  # mypy has `wait` return any waitable
@@ -234,9 +254,12 @@ def _answer(call: _Call) -> TaskFailed | None:
     if isinstance(result, TaskFailed):
         return result
     try:
-        value_file.write(call.result, result)
+        parts = (result,) if len(call.results) == 1 else result
+        for path, part in zip(call.results, parts, strict=True):
+            value_file.write(path, part)
     except OSError as error:
-        return TaskFailed(RunError, f"A result cannot be written in {call.result.parent}: {error.strerror or error}.")
+        folder = call.results[0].parent
+        return TaskFailed(RunError, f"A result cannot be written in {folder}: {error.strerror or error}.")
     except Exception as error:  # noqa: BLE001  # such as a result that cannot be pickled
         return TaskFailed.of(error)
     return None

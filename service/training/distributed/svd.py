@@ -34,11 +34,18 @@ class _Steps(NamedTuple):
     biased: bool
 
 
-class _Visited(NamedTuple):
-    """A group of users and one of items after some visits, and the squared errors of the group of users so far."""
+class _Side(NamedTuple):
+    """A group of users or one of items.
 
-    tables: FactorTables
-    squared_error: float
+    Attributes:
+        factors: Float32 (n, w).
+        bias: Float32 (n,).
+        squared_error: Of users, the sum of the squared errors of their visits in this epoch.
+    """
+
+    factors: Float32
+    bias: Float32
+    squared_error: float = 0.0
 
 
 class _Group(NamedTuple):
@@ -108,48 +115,47 @@ class _DistributedVisits:
     def epoch(self) -> float:
         """Run an epoch on the tables; return the sum of the squared errors before each step."""
         executor, n = self._executor, self._n_groups
-        visited = [executor.put(_Visited(self._taken(group), 0.0)) for group in self._groups]
+        all_users = _Side(self._tables.user_factors, self._tables.user_bias)
+        all_items = _Side(self._tables.item_factors, self._tables.item_bias)
+        users: list[Ref[_Side]] = [executor.put(_taken(all_users, group.users)) for group in self._groups]
+        items: list[Ref[_Side]] = [executor.put(_taken(all_items, group.items)) for group in self._groups]
         for number, blocks in enumerate(self._rounds):
-            # Users b are where they were; their next items were with the next users.
-            tasks = [
-                (block, self._steps, visited[b], visited[(b + 1) % n if number else b])
-                for b, block in enumerate(blocks)
-            ]
-            before, visited = visited, executor.run(_visit_block, tasks, stage=_STAGE)
-            executor.release(before)
+            tasks = [(block, self._steps, users[b], items[(b + number) % n]) for b, block in enumerate(blocks)]
+            visited = executor.run_split(_visit_block, tasks, 2, stage=_STAGE)
+            executor.release([*users, *items])
+            for b, parts in enumerate(visited):
+                users[b], items[(b + number) % n] = parts
         squared_error = 0.0
-        for b, ref in enumerate(visited):
-            learnt = executor.get(ref)
-            group = _Group(self._groups[b].users, self._groups[(b + n - 1) % n].items)
-            for table, rows, values in zip(self._tables, _rows(group), learnt.tables, strict=True):
-                table[rows] = values
+        for group, user_side, item_side in zip(self._groups, users, items, strict=True):
+            learnt = executor.get(user_side)
             squared_error += learnt.squared_error
-        executor.release(visited)
+            _put_back(all_users, group.users, learnt)
+            _put_back(all_items, group.items, executor.get(item_side))
+        executor.release([*users, *items])
         return squared_error
 
     def release(self) -> None:
         """Give up the ratings that the workers have."""
         self._executor.release([block for blocks in self._rounds for block in blocks])
 
-    def _taken(self, group: _Group) -> FactorTables:
-        return FactorTables(*(table[rows] for table, rows in zip(self._tables, _rows(group), strict=True)))
 
-
-def _visit_block(ratings: VisitedRatings, steps: _Steps, users: _Visited, items: _Visited) -> _Visited:
-    """Visit the ratings of a block, with the users of one group and the items of another."""
-    tables = FactorTables(
-        users.tables.user_factors.copy(),
-        items.tables.item_factors.copy(),
-        users.tables.user_bias.copy(),
-        items.tables.item_bias.copy(),
+def _visit_block(ratings: VisitedRatings, steps: _Steps, users: _Side, items: _Side) -> tuple[_Side, _Side]:
+    """Visit the ratings of a block; return its users and its items afterwards."""
+    tables = FactorTables(users.factors.copy(), items.factors.copy(), users.bias.copy(), items.bias.copy())
+    squared_error = users.squared_error + visit_ratings(0, ratings.values.size, ratings, tables, *steps)
+    return (
+        _Side(tables.user_factors, tables.user_bias, squared_error),
+        _Side(tables.item_factors, tables.item_bias),
     )
-    squared_error = visit_ratings(0, ratings.values.size, ratings, tables, *steps)
-    return _Visited(tables, users.squared_error + squared_error)
 
 
-def _rows(group: _Group) -> tuple[NDArray[np.integer[Any]], ...]:
-    """Return the rows of a group in each of `FactorTables`."""
-    return group.users, group.items, group.users, group.items
+def _taken(side: _Side, rows: NDArray[np.integer[Any]]) -> _Side:
+    return _Side(side.factors[rows], side.bias[rows])
+
+
+def _put_back(side: _Side, rows: NDArray[np.integer[Any]], learnt: _Side) -> None:
+    side.factors[rows] = learnt.factors
+    side.bias[rows] = learnt.bias
 
 
 def _places(groups: KeyGroups) -> Int32:

@@ -66,10 +66,10 @@ def test_a_killed_worker_changes_no_byte(workers: LocalExecutor, watched: Watche
     expected = tables(fitted(data, config))
     watched.events.clear()
     watched.kill_when(lambda event: event.task == 2)
-    watched.kill_when(lambda event: event.task == 3 and len(watched.deaths()) == 1)
+    watched.kill_when(lambda event: event.task == 3)
     with using(workers):
         assert tables(fitted(data, config)) == expected
-    assert [event.task for event in watched.deaths()] == [2, 3]
+    assert {event.task for event in watched.deaths()} >= {2, 3}
 
 
 def test_a_divergence_is_noticed_on_workers_too(workers: LocalExecutor, data: Interactions) -> None:
