@@ -37,6 +37,7 @@ VERBS = {
     "serve": Verb("ops.commands.serve:command", private=True),
     "consume": Verb("ops.commands.consume:command", private=True),
     "balance": Verb("ops.commands.balance:app", private=True),
+    "cluster": Verb("ops.commands.cluster:app", private=True),
     "train": Verb("ops.commands.train:command", private=True, computes=True),
     "evaluate": Verb("ops.commands.evaluate:command", computes=True),
     "search": Verb("ops.commands.search:command", computes=True),

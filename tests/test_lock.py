@@ -25,6 +25,8 @@ LOCK = ROOT / "requirements.lock"
 DEEP_LOCK = ROOT / "requirements-deep.lock"
 # Requirements by "name==version", of the locked packages that not every Python installs.
 RECORDED = ROOT / "tests" / "golden" / "lock-requirements.json"
+# What the extra `cluster` adds.
+CLUSTER_LOCK = ROOT / "requirements-cluster.lock"
 EXTRAS = ("embedded", "train", "dev")
 DEEP_EXTRAS = ("deep", "ann")
 # The first and a late release of each: some packages are needed before a patch release only.
@@ -120,6 +122,11 @@ def deeply_locked() -> list[Locked]:
 
 
 @functools.cache
+def cluster_locked() -> list[Locked]:
+    return parsed(CLUSTER_LOCK.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def recorded() -> dict[str, list[str]]:
     requirements: dict[str, list[str]] = json.loads(RECORDED.read_text(encoding="utf-8"))
     return requirements
@@ -173,12 +180,12 @@ def test_every_locked_package_runs_on_every_python(python: str) -> None:
 
 def test_nothing_is_recorded_that_is_not_locked() -> None:
     """A record that outlived its lock would hide what the new version requires."""
-    assert set(recorded()) <= {row.key for row in (*locked(), *deeply_locked())}
+    assert set(recorded()) <= {row.key for row in (*locked(), *deeply_locked(), *cluster_locked())}
 
 
 def test_every_locked_package_has_hashes() -> None:
     """pip refuses the whole file otherwise. What has machine code has more than one: a wheel for each machine."""
-    for row in (*locked(), *deeply_locked()):
+    for row in (*locked(), *deeply_locked(), *cluster_locked()):
         assert row.hashes, row.key
         assert len(set(row.hashes)) == len(row.hashes), row.key
         if is_compiled(row):
@@ -195,7 +202,7 @@ def is_compiled(row: Locked) -> bool:
     return any(tag != "any" for tag in tags)
 
 
-@pytest.mark.parametrize("lock", [LOCK, DEEP_LOCK], ids=lambda path: path.name)
+@pytest.mark.parametrize("lock", [LOCK, DEEP_LOCK, CLUSTER_LOCK], ids=lambda path: path.name)
 def test_the_lock_names_no_index(lock: Path) -> None:
     """An installation uses the index that the local pip is set up for."""
     assert not re.search(r"^\s*(--(extra-)?index-url|--find-links|-[if]\b)|https?://", lock.read_text(), re.MULTILINE)
@@ -212,6 +219,15 @@ def test_both_locks_hold_what_the_deep_extras_require(python: str) -> None:
     known = recorded() | {torch.key: plain}
     lock = [*locked(), *deeply_locked(), torch]
     assert faults(lock, roots((*EXTRAS, *DEEP_EXTRAS)), known, environment(python, "x86_64")) == []
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_both_locks_hold_what_the_cluster_extra_requires(python: str) -> None:
+    """No package in both, and nothing of what Ray requires for itself is missing."""
+    pytest.importorskip("ray")
+    assert not {row.name for row in locked()} & {row.name for row in cluster_locked()}
+    lock = [*locked(), *cluster_locked()]
+    assert faults(lock, roots((*EXTRAS, "cluster")), recorded(), environment(python, "x86_64")) == []
 
 
 def test_every_python_that_we_name_is_covered() -> None:

@@ -32,7 +32,14 @@ from ops.options.data_options import (
     EncodingOption,
     requested_data,
 )
-from ops.options.shared_options import BudgetOption, JsonOption, ScaleOption, ThreadsOption, WorkersOption
+from ops.options.shared_options import (
+    BudgetOption,
+    ClusterOption,
+    JsonOption,
+    ScaleOption,
+    ThreadsOption,
+    WorkersOption,
+)
 from service.config import from_env
 
 # Imported when the training begins: `--help` needs no numerical library.
@@ -76,6 +83,7 @@ def command(
     budget: BudgetOption = None,
     threads: ThreadsOption = 0,
     workers: WorkersOption = 0,
+    cluster: ClusterOption = None,
     columns: ColumnsOption = None,
     dates: DatesOption = None,
     encoding: EncodingOption = None,
@@ -91,7 +99,7 @@ def command(
     started_s = time.monotonic()
     read: list[Interactions] = []
     config = from_env(os.environ)
-    with StageProgress() as progress, limit(threads), chosen_executor(config, workers):
+    with StageProgress() as progress, limit(threads), chosen_executor(config, workers, cluster=cluster):
         manifest = pipeline.train(
             config,
             data=requested_data(config, data, columns, dates, encoding, decimal),

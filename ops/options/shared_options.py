@@ -15,6 +15,14 @@ WorkersOption: TypeAlias = Annotated[
         help="Processes of this machine that share the work; by default the threads of one process do it all.",
     ),
 ]
+ClusterOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="HOST:PORT of the head of a cluster whose workers share the work; this machine must be a part of it.",
+    ),
+]
 ScaleOption: TypeAlias = Annotated[
     str | None,
     typer.Option("--scale", metavar="LOW:HIGH", help="The least and the largest rating, as 1:5; others are clipped."),

@@ -1,0 +1,79 @@
+"""The machines of a cluster, as its head knows them."""
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ops.cluster.machine import parse_address
+from ops.cluster.ray_environment import driver_environment
+from ops.cluster.token_file import require_token
+from service.config import Config
+from service.executors.ray_connection import VERSION_LABEL, connected
+
+
+@dataclass(frozen=True)
+class ClusterNode:
+    """A machine of a cluster.
+
+    Attributes:
+        name: Its host name.
+        address: Its address.
+        is_alive: Whether it answers; one that does not is not used.
+        is_head: Whether the head runs there.
+        n_workers: Its workers.
+        store_bytes: The memory for values there.
+        version: The text of `code_version` there; None if `recollect cluster` did not start it.
+    """
+
+    name: str
+    address: str
+    is_alive: bool
+    is_head: bool
+    n_workers: int
+    store_bytes: int
+    version: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for `--json`."""
+        return asdict(self)
+
+
+def adopt_cluster_environment(config: Config) -> None:
+    """Set the variables that Ray reads in a process that drives a cluster.
+
+    Raises:
+        UsageError: There is no token.
+    """
+    os.environ.update(driver_environment(require_token(config)))
+    for name in ("RAY_AUTH_TOKEN", "RAY_ADDRESS"):
+        os.environ.pop(name, None)
+
+
+def cluster_nodes(config: Config, address: str) -> list[ClusterNode]:
+    """Ask the head for the machines of its cluster; this machine must be one of them.
+
+    Raises:
+        UsageError: The address is malformed, or there is no token.
+        RunError: The head does not answer or refuses.
+    """
+    parse_address(address)
+    adopt_cluster_environment(config)
+    ray = connected(address)
+    try:
+        nodes = [_node(row) for row in ray.nodes()]
+    finally:
+        ray.shutdown()
+    return sorted(nodes, key=lambda node: (not node.is_head, node.name, node.address))
+
+
+def _node(row: dict[str, Any]) -> ClusterNode:
+    resources = row["Resources"]
+    return ClusterNode(
+        name=row["NodeManagerHostname"],
+        address=row["NodeManagerAddress"],
+        is_alive=row["Alive"],
+        is_head="node:__internal_head__" in resources,
+        n_workers=int(resources.get("CPU", 0)),
+        store_bytes=int(resources.get("object_store_memory", 0)),
+        version=row["Labels"].get(VERSION_LABEL),
+    )

@@ -1,0 +1,145 @@
+"""The connection of a process to a cluster of Ray, and Ray's errors as sentences."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from service.errors import RunError
+from service.executors.code_version import code_version
+from service.executors.executor import MOST_DEATHS
+
+VERSION_LABEL: Final = "recollect-version"
+"""The label of a machine of a cluster that says which code it runs."""
+_CONNECT_TIMEOUT_S: Final = 5.0
+
+
+def workers_of(ray: Any) -> int:
+    """Return the number of workers of a cluster.
+
+    Raises:
+        RunError: It has none, or a machine runs other code than this one.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    refuse_other_versions({node["NodeManagerHostname"]: node["Labels"].get(VERSION_LABEL) for node in nodes})
+    n_workers = int(sum(node["Resources"].get("CPU", 0) for node in nodes))
+    if not n_workers:
+        raise RunError("The cluster has no workers; join it with `recollect cluster join`.")
+    return n_workers
+
+
+def refuse_other_versions(versions: dict[str, str | None]) -> None:
+    """Refuse a cluster in which machines run other code than this one.
+
+    Args:
+        versions: The text of `code_version` by the name of the machine; None where it is unknown.
+
+    Raises:
+        RunError: There is such a machine.
+    """
+    own = code_version()
+    for node, version in versions.items():
+        if version is None:
+            raise RunError(f"{node} was not made a part of the cluster by `recollect cluster`, so its code is unknown.")
+        if version != own:
+            raise RunError(
+                f"{node} runs Recollect {version} and this machine {own}: install the same version with the same "
+                "packages on all machines (make setup, make cluster and, for networks, make deep), and start "
+                "`recollect cluster` there again."
+            )
+
+
+def connected(address: str) -> Any:
+    """Connect to a head, and return the module `ray`.
+
+    Raises:
+        RunError: Ray is not installed, the head does not answer or refuses, or this machine is not of the cluster.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise RunError("A cluster needs the package ray: make cluster, or install recollect[cluster].") from None
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_TIMEOUT_S).close()
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"No cluster answers at {address} ({error}); start its head with `recollect cluster head`."
+        ) from None
+    _keep_standard_output(ray)
+    # Ray replaces what the command does on SIGTERM.
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with _silent():
+            ray.init(address, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR)
+    except ray.exceptions.AuthenticationError:
+        raise RunError(f"The cluster at {address} has another token than this machine.") from None
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise RunError(
+            f"This machine is not a part of the cluster at {address}; `recollect cluster join {address}` makes it one. "
+            f"Ray says: {_first_line(error)}"
+        ) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return ray
+
+
+def _keep_standard_output(ray: Any) -> None:
+    """Stop Ray from printing what happens in the cluster on standard output, which is the command's; it has no option.
+
+    The events of workers say the same.
+    """
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None  # noqa: SLF001
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Drop what Ray's libraries write to standard error, by its descriptor: the command says what failed."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def fetched(ref: Any) -> Any:
+    """Return a value of Ray.
+
+    Raises:
+        RunError: It is lost, or its task ended too many workers.
+    """
+    import ray
+
+    try:
+        return ray.get(ref)
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
+        raise RunError(
+            f"A task ended {MOST_DEATHS} workers. A process was killed, most likely for want of memory, or its machine "
+            "was lost."
+        ) from None
+    except ray.exceptions.OutOfMemoryError:
+        raise RunError("A task was ended by Ray, because its machine has not enough memory for it.") from None
+    except ray.exceptions.RayTaskError as error:
+        raise RunError(f"A worker failed: {str(error).strip().splitlines()[-1]}") from None
+    except ray.exceptions.RayError as error:
+        raise RunError(f"The cluster lost a value: {_first_line(error)}") from None
+
+
+def on_this_machine(ray: Any) -> Any:
+    """Return the strategy that keeps something on this machine."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,122 @@
+"""What runs in the worker processes of Ray: a task, and the board on which tasks say where they run."""
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+from threadpoolctl import threadpool_limits
+
+from service.executors.executor import Ref
+from service.executors.ray_values import Packed, pack, unpack
+from service.executors.task_call import TaskFailed, called
+from service.executors.worker_book import Place
+from service.training.algorithms.kernels import threads
+
+_REPORT_TIMEOUT_S: Final = 5.0
+# Not empty once this process has reported.
+_reported: list[bool] = []
+
+
+@dataclass(frozen=True)
+class RayRef(Ref[Any]):
+    """A value in Ray's object store, by its number in one executor."""
+
+    number: int
+
+
+class Board:
+    """Collects which worker has begun which task, for the executor that asks now and then."""
+
+    def __init__(self) -> None:
+        self._started: list[tuple[int, int, Place]] = []
+
+    def started(self, run: int, task: int, place: Place) -> None:
+        """Note that a worker has begun a task of a run."""
+        self._started.append((run, task, place))
+
+    def take(self, run: int) -> list[tuple[int, Place]]:
+        """Return the tasks of a run that were begun since the last call, with their workers."""
+        taken = [(task, place) for of_run, task, place in self._started if of_run == run]
+        self._started.clear()
+        return taken
+
+
+@dataclass(frozen=True)
+class Notice:
+    """How a task says where it runs.
+
+    Attributes:
+        board: The handle of a `Board`.
+        run: The number of the run of tasks.
+        task: The number of the task in it.
+    """
+
+    board: Any
+    run: int
+    task: int
+
+
+def do_task(
+    function: Callable[..., Any],
+    args: Packed,
+    n_parts: int,
+    notice: Notice | None,
+    numbers: Sequence[int],
+    *values: Packed,
+) -> tuple[TaskFailed | Packed | None, ...]:
+    """Call a function in a worker.
+
+    Args:
+        function: The function of the task.
+        args: Its arguments, with a `RayRef` for each value.
+        n_parts: The parts of its result; with 1 the result is one value.
+        notice: Where to report, if anything watches.
+        numbers: The numbers of the values.
+        values: The values; Ray has brought them to this machine before it starts the task.
+
+    Returns:
+        Why the task has no result, if so; and the parts of the result.
+    """
+    nothing = (None,) * n_parts
+    _limit_linear_algebra()
+    if notice is not None:
+        _report(notice)
+    by_number = dict(zip(numbers, values, strict=True))
+    with threads.limit(1):
+        result = called(function, unpack(args), lambda ref: unpack(by_number[_number_of(ref)]))
+    if isinstance(result, TaskFailed):
+        return result, *nothing
+    try:
+        parts = (result,) if n_parts == 1 else result
+        return None, *(pack(part) for _, part in zip(nothing, parts, strict=True))
+    except Exception as error:  # noqa: BLE001  # such as a result that cannot be pickled
+        return TaskFailed.of(error), *nothing
+
+
+def _report(notice: Notice) -> None:
+    """Say where the task runs, without waiting for an answer but to the first report of this process."""
+    import ray
+
+    # The way to the board is found with the first report. A process that is killed meanwhile would be missed.
+    sent = notice.board.started.remote(notice.run, notice.task, Place(socket.gethostname(), os.getpid()))
+    if not _reported:
+        ray.wait([sent], timeout=_REPORT_TIMEOUT_S)
+        _reported.append(True)
+
+
+def _number_of(ref: Ref[Any]) -> int:
+    if not isinstance(ref, RayRef):
+        raise TypeError("A value of another executor.")
+    return ref.number
+
+
+@cache
+def _limit_linear_algebra() -> None:
+    """Run it on one thread for as long as this process lives; Ray gives a worker one core."""
+    # SciPy brings a BLAS of its own, and a limit holds for what is loaded.
+    import scipy.linalg  # noqa: F401
+
+    threadpool_limits(limits=1, user_api="blas")

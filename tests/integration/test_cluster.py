@@ -1,0 +1,261 @@
+"""A cluster of two machines: this one is the head, the other one is a network namespace. One start of Ray for all."""
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ops.nodes import namespace
+from ops.nodes.network import network
+from ops.nodes.node import Node
+from service.errors import DataError, RunError
+from service.executors.executor import MOST_DEATHS, WorkerEvent
+from service.executors.ray_executor import RayExecutor
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: make cluster")
+PORT = 7391
+SMALL = ("--workers", "1", "--store-mb", "100")
+
+
+class Cluster(NamedTuple):
+    """The cluster under test.
+
+    Attributes:
+        address: Of its head, which is on this machine.
+        other: The other machine.
+        environ: For commands on this machine.
+        join: Starts the part of the other machine.
+    """
+
+    address: str
+    other: Node
+    environ: dict[str, str]
+    join: Callable[[], None]
+
+
+def started(process: subprocess.Popen[bytes]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline().decode()
+    if "cluster" not in line:
+        process.kill()
+        pytest.fail(line + process.communicate()[0].decode())
+    return line
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    if (reason := namespace.refusal()) is not None:
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("cluster")
+    environ = {**os.environ, "RECOLLECT_HOME": str(folder / "home"), "RECOLLECT_LOGS": str(folder / "logs")}
+    recollect = [sys.executable, "-m", "ops", "cluster"]
+    root = Path(__file__).resolve().parents[2]
+    with network(1, names=["other"], folder=folder) as (other,):
+        address = f"{other.host_address}:{PORT}"
+        head = subprocess.Popen(
+            [
+                *recollect,
+                "head",
+                "--address",
+                other.host_address,
+                "--port",
+                str(PORT),
+                "--workers",
+                "1",
+                "--store-mb",
+                "100",
+            ],
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+        joins: list[subprocess.Popen[bytes]] = []
+
+        def join() -> None:
+            there = {
+                "RECOLLECT_HOME": str(other.folder / "home"),
+                "RECOLLECT_CLUSTER_TOKEN_FILE": str(folder / "home/cluster/token"),
+                "PYTHONPATH": str(root),
+            }
+            argv = [*recollect, "join", address, *SMALL]
+            process = other.popen(argv, {**environ, **there}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            joins.append(process)
+            assert "is a part of the cluster" in started(process)
+
+        try:
+            assert f"The head of the cluster is at {address}" in started(head)
+            join()
+            yield Cluster(address, other, environ, join)
+        finally:
+            # A part of a cluster would wait for its head to come back.
+            for process in (*joins, head):
+                process.terminate()
+                process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def events() -> list[WorkerEvent]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def executor(cluster: Cluster, events: list[WorkerEvent]) -> Iterator[RayExecutor]:
+    from ops.cluster.members import adopt_cluster_environment
+    from service.config import from_env
+
+    before = dict(os.environ)
+    adopt_cluster_environment(from_env(cluster.environ))
+    try:
+        with RayExecutor(cluster.address, events.append) as made:
+            yield made
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def total(table: NDArray[np.float64], start: int, stop: int) -> float:
+    return float(table[start:stop].sum())
+
+
+def joined(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.concatenate(parts)
+
+
+def squared(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    assert table.flags.writeable
+    return table * table
+
+
+def halves(table: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    return table[: len(table) // 2], table[len(table) // 2 :]
+
+
+def squared_on_both(table: NDArray[np.float64], marks: str, task: int) -> NDArray[np.float64]:
+    """Return when two tasks are under way, which one worker for each machine makes one on each."""
+    path = Path(marks)
+    (path / f"{task}").write_text(socket.gethostname())
+    while len(list(path.iterdir())) < 2:
+        time.sleep(0.01)
+    return table * table
+
+
+def waiting_for_a_loss(marks: str, task: int) -> str:
+    """Return where this runs when a machine is lost."""
+    path = Path(marks)
+    (path / f"{task}").write_text(socket.gethostname())
+    while not (path / "lost").exists():
+        time.sleep(0.01)
+    return socket.gethostname()
+
+
+def killed_once(mark: str, value: int) -> int:
+    """End this process the first time."""
+    path = Path(mark)
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+def killed_always() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refused(row: int) -> None:
+    raise DataError(f"Row {row} is bad.")
+
+
+def broken() -> float:
+    return 1 / 0
+
+
+def test_tasks_read_shared_values_and_results_keep_their_order(executor: RayExecutor) -> None:
+    """Results are values of later tasks, alone and in lists, without passing through this process."""
+    assert executor.n_workers == 2
+    whole = np.arange(1000.0)
+    table = executor.put(whole)
+    parts = [(table, start, start + 100) for start in range(0, 1000, 100)]
+    assert [executor.get(ref) for ref in executor.run(total, parts)] == [
+        whole[s : s + 100].sum() for s in range(0, 1000, 100)
+    ]
+    squares = executor.run(squared, [(whole[:500],), (executor.put(whole[500:]),)])
+    (again,) = executor.run(joined, [(squares,)])
+    assert (executor.get(again) == whole**2).all()
+    ((low, high),) = executor.run_split(halves, [(again,)], 2)
+    (turned,) = executor.run(joined, [([high, low],)])
+    assert (executor.get(turned) == np.roll(whole**2, 500)).all()
+    with pytest.raises(RunError, match="A worker failed: ValueError: zip"):
+        executor.run_split(halves, [(whole,)], 3)
+
+
+def test_a_task_whose_worker_is_killed_is_done_again(
+    executor: RayExecutor, events: list[WorkerEvent], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And nothing but the events says so: standard output belongs to the command."""
+    events.clear()
+    tasks = [(str(tmp_path / str(n)), n) for n in range(4)]
+    assert dict(executor.completed(killed_once, tasks, stage="fit")) == {n: n for n in range(4)}
+    assert sum(event.state == "died" for event in events) == 4
+    assert max(event.n_done for event in events) == 4
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_task_that_kills_its_workers_is_given_up(executor: RayExecutor) -> None:
+    with pytest.raises(RunError, match=rf"ended {MOST_DEATHS} workers\. A process was killed"):
+        executor.run(killed_always, [()], stage="fit")
+
+
+def test_errors_of_tasks_are_raised(executor: RayExecutor) -> None:
+    """Ours as they are, others with where they come from; the executor goes on."""
+    with pytest.raises(DataError, match=r"^Row 3 is bad\.$"):
+        executor.run(refused, [(3,), (4,)])
+    with pytest.raises(RunError, match=r"ZeroDivisionError: division by zero \(in broken, line "):
+        executor.run(broken, [()])
+    assert executor.get(executor.run(total, [(np.ones(3), 0, 3)])[0]) == 3
+
+
+def test_a_lost_machine_takes_no_result_with_it(
+    cluster: Cluster,
+    executor: RayExecutor,
+    events: list[WorkerEvent],
+    tmp_path: Path,
+    wait_until: Callable[..., None],
+) -> None:
+    """Results that were there are computed again from what this process has put, although it gave that up."""
+    whole = np.arange(100_000.0)
+    made, lost = tmp_path / "made", tmp_path / "lost"
+    made.mkdir()
+    lost.mkdir()
+    here = socket.gethostname()
+    table = executor.put(whole)
+    results = executor.run(squared_on_both, [(table, str(made), task) for task in range(2)])
+    executor.release([table])
+    assert {path.read_text() for path in made.iterdir()} == {here, "other"}
+    events.clear()
+
+    def lose() -> None:
+        wait_until(lambda: {path.read_text() for path in lost.iterdir()} == {here, "other"}, timeout_s=30.0)
+        cluster.other.kill()
+        (lost / "lost").touch()
+
+    loss = threading.Thread(target=lose)
+    loss.start()
+    nodes = dict(executor.completed(waiting_for_a_loss, [(str(lost), task) for task in range(2)], stage="fit"))
+    loss.join()
+    assert nodes == {0: here, 1: here}
+    assert [event.node for event in events if event.state == "died"] == ["other"]
+    assert all((executor.get(ref) == whole**2).all() for ref in results)
+    cluster.other.start()
+    cluster.join()
