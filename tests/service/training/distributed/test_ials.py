@@ -57,7 +57,7 @@ def test_a_killed_worker_changes_no_byte(workers: LocalExecutor, watched: Watche
     watched.kill_when(lambda event: event.stage == "ials: items" and event.task == 0)
     with using(workers):
         assert tables(fitted(data, config)) == expected
-    assert {event.stage for event in watched.deaths()} == {"ials: users", "ials: items"}
+    assert {event.stage for event in watched.deaths()} >= {"ials: users", "ials: items"}
 
 
 @given(lengths=st.lists(st.integers(0, 70_000), max_size=60))

@@ -88,7 +88,7 @@ def test_a_killed_worker_changes_no_byte(workers: LocalExecutor, watched: Watche
     before = set(workers._folder.iterdir())
     with using(workers):
         found = fitted(data)
-    assert {event.stage for event in watched.deaths()} == {"products", "Gramians", "users"}
+    assert {event.stage for event in watched.deaths()} >= {"products", "Gramians", "users"}
     assert found.user_factors.tobytes() == expected.user_factors.tobytes()
     assert found.item_factors.tobytes() == expected.item_factors.tobytes()
     assert found.input_factors is not None
