@@ -12,16 +12,18 @@ without times the order is that of the source. docs/decisions/decayed-sum.md giv
 Two settings depend on the kind of data more than others: how far ahead a target may be, and whether pairs count
 backwards, too. Unless they are set, they are chosen within the fit, see `next_item_validation`.
 
-Invariant: the result depends on data, hyperparameters and generator alone.
+Invariant: the result depends on data, hyperparameters and generator alone, and on no number of threads or workers.
 """
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Final
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from service.executors.executor import executor_in_use
 from service.models.fold_in.settings import FoldIn
 from service.models.history_weights import HistoryWeights
 from service.models.neighbourhood import Neighbourhood
@@ -34,7 +36,9 @@ from service.training.algorithms.next_item_validation import Validation
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.weighted_history import WeightedHistory
 from service.training.assembly import assemble, history_entries
-from service.training.entry_weights import folded_in
+from service.training.distributed import next_item_lists as distributed_lists
+from service.training.distributed.next_item_validation import score
+from service.training.distributed.user_sums import folded_in
 from service.training.interactions import Float64, Int64, Interactions, Progress
 
 NAME: Final = "next_item"
@@ -167,8 +171,9 @@ def item_lists(data: Sequences, config: NextItemConfig, weights: HistoryWeights,
         config: With values of look_ahead and reverse.
         quick: See `next_item_lists.fit`.
     """
-    counts = data.counts
-    return next_item_lists.fit(
+    counts, executor = data.counts, executor_in_use()
+    fit_lists = next_item_lists.fit if executor is None else partial(distributed_lists.fit, executor)
+    return fit_lists(
         data,
         _pair_weights(config),
         penalties(counts, config, weights),
@@ -249,9 +254,18 @@ def _score(validation: Validation, config: NextItemConfig, weights: HistoryWeigh
     known = input_matrix(validation.known, weights)
     if config.form == "lists":
         lists = item_lists(validation.known, config, weights, quick=True)
-        return validation.score(lambda users: (known[users] @ lists).toarray().astype(np.float64, copy=False))
-    inputs, items = item_factors(validation.known, config, weights, rng)
-    return validation.score(lambda users: (known[users] @ inputs) @ items.T.astype(np.float64))
+        return score(validation, _scores_of_lists, known, lists)
+    return score(validation, _scores_of_factors, known, item_factors(validation.known, config, weights, rng))
+
+
+def _scores_of_lists(known: csr_array, lists: csr_array, users: Int64) -> Float64:
+    found: Float64 = (known[users] @ lists).toarray().astype(np.float64, copy=False)
+    return found
+
+
+def _scores_of_factors(known: csr_array, factors: Factors, users: Int64) -> Float64:
+    found: Float64 = (known[users] @ factors.inputs) @ factors.items.T.astype(np.float64)
+    return found
 
 
 def input_matrix(data: Sequences, weights: HistoryWeights) -> csr_array:

@@ -20,8 +20,8 @@ from scipy.sparse import csr_array
 from service.errors import TrainingDiverged
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.decayed_pairs import PairWeights
-from service.training.algorithms.kernels.decayed_tables import table_statistics
 from service.training.algorithms.kernels.item_sequences import Sequences
+from service.training.distributed.decayed_tables import statistics_in_basis
 from service.training.distributed.sparse_tables import leading_vectors
 from service.training.interactions import Float32, Float64, no_progress
 
@@ -63,7 +63,7 @@ def fit(data: Sequences, how: PairWeights, penalties: Float64, scales: Float64, 
     Raises:
         TrainingDiverged: The regression has no solution in the available precision.
     """
-    gram, cross = table_statistics(data, how, inputs)
+    gram, cross = statistics_in_basis(data, how, inputs)
     penalty = (inputs * (_PENALTY_SHARE * penalties[:, np.newaxis])).T @ inputs.astype(np.float64)
     with threads.one_blas_thread():
         try:

@@ -46,14 +46,29 @@ class Validation(NamedTuple):
 
     def score(self, score_users: ScoreUsers) -> float:
         """Return the geometric mean of NDCG@10 of both halves of the judged users, between 0 and 1."""
-        n_items = self.known.n_items
-        values = np.empty(self.judged.size)
-        size = max(1, _BATCH_BYTES // (8 * n_items))
-        for start in range(0, self.judged.size, size):
-            users = self.judged[start : start + size]
+        return self.mean(self.ndcg_of(0, self.judged.size, score_users))
+
+    @property
+    def batch_size(self) -> int:
+        """The number of users whose scores of all items are in memory at a time."""
+        return max(1, _BATCH_BYTES // (8 * self.known.n_items))
+
+    def ndcg_of(self, first: int, end: int, score_users: ScoreUsers) -> Float64:
+        """Return NDCG@10 of judged users first to end, float64 (end - first,).
+
+        Args:
+            first: A multiple of `batch_size`.
+        """
+        values = np.empty(end - first)
+        for start in range(first, end, self.batch_size):
+            users = self.judged[start : min(start + self.batch_size, end)]
             scores = score_users(users)
             scores += self.known.counts * _TIE_BREAK
-            values[start : start + size] = self._ndcg(users, scores)
+            values[start - first : start - first + users.size] = self._ndcg(users, scores)
+        return values
+
+    def mean(self, values: Float64) -> float:
+        """Return the geometric mean of both halves, given NDCG@10 of all judged users, float64 (j,)."""
         is_single = self.judged % 2 == 0
         halves = [values[half].mean() if half.any() else values.mean() for half in (is_single, ~is_single)]
         return float(np.sqrt(halves[0] * halves[1]))

@@ -78,7 +78,7 @@ _MODULES: Final = {
 }
 
 # Those whose fit shares its work between the workers of an executor.
-DISTRIBUTED: Final[tuple[str, ...]] = ("ials", "svd", "pure_svd")
+DISTRIBUTED: Final[tuple[str, ...]] = ("ials", "svd", "pure_svd", "next_item")
 
 # Named settings; docs/benchmarks.md explains the choice.
 PRESETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {

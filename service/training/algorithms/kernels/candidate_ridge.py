@@ -25,7 +25,7 @@ def solve(gram: Kept, cross: Kept, penalties: Float64) -> None:
 
     Args:
         gram: Entries of each row of G, with its diagonal.
-        cross: The inputs of each target, with their entry of C.
+        cross: The inputs of each target, or of some targets, with their entry of C.
         penalties: Float64 (n_items,), above 0.
     """
     shrinkage = 1 / np.sqrt(penalties)
@@ -33,14 +33,14 @@ def solve(gram: Kept, cross: Kept, penalties: Float64) -> None:
     def work(start: int, stop: int) -> None:
         _solve_rows(start, stop, gram, cross, shrinkage)
 
-    threads.run_in_blocks(work, penalties.size, _BLOCK_ITEMS)
+    threads.run_in_blocks(work, cross.lengths.size, _BLOCK_ITEMS)
 
 
 @compiled
 def _solve_rows(
     start: int, stop: int, gram: Kept, cross: Kept, shrinkage: Float64
 ) -> None:  # pragma: no cover  # compiled; tests/reference/next_item.py
-    n_items, width = cross.columns.shape
+    n_items, width = gram.columns.shape[0], cross.columns.shape[1]
     place_of = np.full(n_items, -1, np.int32)
     system, panel, right = np.empty((width, width)), np.empty((PANEL, width)), np.empty(width)
     for target in range(start, stop):

@@ -9,8 +9,8 @@ cost b^2 and b operations for each interaction. Here all earlier interactions ar
 several half-lives weighs next to nothing. `decayed_pairs` defines G and C; tests/reference/next_item.py is the slow
 equivalent.
 
-Invariant: users are cut into parts by their number alone, and sums over parts are added in their order, so that threads
-change no bit.
+Invariant: users are cut into parts by their number alone, and sums over parts are added in their order, so that neither
+threads nor workers change a bit.
 """
 
 from typing import Final, NamedTuple
@@ -24,6 +24,8 @@ from service.training.algorithms.kernels.item_sequences import Sequences
 from service.training.interactions import Float32, Float64
 
 _PARTS: Final = 4
+_PART_USERS: Final = 1 << 16  # of a part, where 4 parts would be larger
+_MOST_PARTS: Final = 64
 _BLOCK_ENTRIES: Final = 2048  # entries whose sums are in memory at a time, unless a user has more
 
 
@@ -34,27 +36,49 @@ class TableStatistics(NamedTuple):
     cross: Float32
 
 
+def part_users(n_users: int) -> int:
+    """Return the users of a part, whose sums are added to those of the parts before it."""
+    return max(1, min(-(-n_users // _PARTS), max(_PART_USERS, -(-n_users // _MOST_PARTS))))
+
+
 def table_statistics(data: Sequences, how: PairWeights, table: Float32) -> TableStatistics:
     """Return the statistics in the basis of a table, float32 (n_items, b)."""
     n_users, width = data.starts.size - 1, table.shape[1]
-    part = max(1, -(-n_users // _PARTS))
-    n_parts = -(-n_users // part)
-    grams = np.zeros((n_parts, width, width))
-    crosses = np.zeros((n_parts, data.n_items, width), dtype=np.float32)
-
-    def add(start: int, stop: int) -> None:
-        begin = start
-        while begin < stop:
-            last = int(np.searchsorted(data.starts, data.starts[begin] + _BLOCK_ENTRIES, side="right")) - 1
-            end = min(stop, max(begin + 1, last))
-            sums = np.empty((int(data.starts[end] - data.starts[begin]), width), dtype=np.float32)
-            _add_users(begin, end, data, how, table, sums, crosses[start // part])
-            grams[start // part] += sums.T @ sums
-            begin = end
-
+    part = part_users(n_users)
+    total = TableStatistics(np.zeros((width, width)), np.zeros((data.n_items, width), dtype=np.float32))
     with threads.one_blas_thread():
-        threads.run_in_blocks(add, n_users, part)
-    return TableStatistics(grams.sum(axis=0), crosses.sum(axis=0))
+        # As many parts at once as threads share, because each has a table of the items.
+        for first in range(0, n_users, part * _PARTS):
+            found: dict[int, TableStatistics] = {}
+
+            def add(start: int, stop: int, first: int = first, found: dict[int, TableStatistics] = found) -> None:
+                found[start] = part_statistics(data, how, table, first + start, first + stop)
+
+            threads.run_in_blocks(add, min(part * _PARTS, n_users - first), part)
+            for start in sorted(found):
+                add_to(total, found[start])
+    return total
+
+
+def add_to(total: TableStatistics, part: TableStatistics) -> None:
+    """Add the statistics of a part to the sum of those before it, in place."""
+    np.add(total.gram, part.gram, out=total.gram)
+    np.add(total.cross, part.cross, out=total.cross)
+
+
+def part_statistics(data: Sequences, how: PairWeights, table: Float32, start: int, stop: int) -> TableStatistics:
+    """Return the statistics of users start to stop, in one pass."""
+    width = table.shape[1]
+    gram, cross = np.zeros((width, width)), np.zeros((data.n_items, width), dtype=np.float32)
+    begin = start
+    while begin < stop:
+        last = int(np.searchsorted(data.starts, data.starts[begin] + _BLOCK_ENTRIES, side="right")) - 1
+        end = min(stop, max(begin + 1, last))
+        sums = np.empty((int(data.starts[end] - data.starts[begin]), width), dtype=np.float32)
+        _add_users(begin, end, data, how, table, sums, cross)
+        gram += sums.T @ sums
+        begin = end
+    return TableStatistics(gram, cross)
 
 
 @compiled

@@ -84,6 +84,22 @@ def sequences(entries: HistoryEntries, weights: HistoryWeights) -> Sequences:
     )
 
 
+def of_users(whole: Sequences, start: int, stop: int) -> Sequences:
+    """Return the sequences of users start to stop, who become users 0 to stop - start; other columns are views."""
+    first, last = whole.starts[start], whole.starts[stop]
+    return Sequences(
+        whole.starts[start : stop + 1] - first,
+        whole.users[first:last] - np.int32(start),
+        whole.items[first:last],
+        whole.signals[first:last],
+        whole.inputs[first:last],
+        whole.targets[first:last],
+        whole.short_steps[first:last],
+        whole.long_steps[first:last],
+        whole.n_items,
+    )
+
+
 def without_latest(whole: Sequences, n_hidden: Int64, user_rows: Int64) -> Sequences:
     """Return the sequences of some users without their latest entries.
 

@@ -5,9 +5,9 @@ A kernel computes one row of all pairs at a time, in one row of sums per thread,
 Invariant: a row depends on the data alone; neither blocks nor threads change a bit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -39,7 +39,26 @@ def neighbour_lists(write: WriteLists, n: int, n_kept: int, progress: Progress) 
     Returns:
         float32 CSR (n, n) with int32 indices, ascending in a row.
     """
-    width = max(1, min(n_kept, n - 1))
+    lists = lists_of_rows(write, 0, n, max(1, min(n_kept, n - 1)), progress)
+    return joined_lists([lists], n)
+
+
+class Lists(NamedTuple):
+    """The lists of some rows, unordered within a row.
+
+    Attributes:
+        neighbours: Int32 (m,).
+        weights: Float32 (m,).
+        counts: Int64 (n,), the length of each list.
+    """
+
+    neighbours: Int32
+    weights: Float32
+    counts: Int64
+
+
+def lists_of_rows(write: WriteLists, first: int, n: int, width: int, progress: Progress) -> Lists:
+    """Collect the lists of n rows from `first` on, of at most `width` neighbours each."""
     parts: dict[int, tuple[Int32, Float32]] = {}
     counts = np.zeros(n, dtype=np.int64)
     n_done, lock = 0, Lock()
@@ -48,7 +67,7 @@ def neighbour_lists(write: WriteLists, n: int, n_kept: int, progress: Progress) 
         nonlocal n_done
         neighbours = np.empty((stop - start, width), dtype=np.int32)
         weights = np.empty((stop - start, width), dtype=np.float32)
-        write(start, stop, neighbours, weights, counts[start:stop])
+        write(first + start, first + stop, neighbours, weights, counts[start:stop])
         used = np.arange(width) < counts[start:stop, np.newaxis]
         parts[start] = neighbours[used], weights[used]
         with lock:
@@ -57,10 +76,16 @@ def neighbour_lists(write: WriteLists, n: int, n_kept: int, progress: Progress) 
 
     progress("fit", 0, n)
     run_in_blocks(work, n, BLOCK_ROWS)
-    indptr = np.zeros(n + 1, dtype=np.int64)
-    np.cumsum(counts, out=indptr[1:])
     in_order = [parts[start] for start in sorted(parts)]
     neighbours, weights = (np.concatenate(columns) for columns in zip(*in_order, strict=True))
+    return Lists(neighbours, weights, counts)
+
+
+def joined_lists(parts: Sequence[Lists], n: int) -> csr_array:
+    """Return the lists of all n rows, given in parts: float32 CSR (n, n) with int32 indices, ascending in a row."""
+    neighbours, weights, counts = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    indptr = np.zeros(n + 1, dtype=np.int64)
+    np.cumsum(counts, out=indptr[1:])
     return sorted_rows(csr_array((weights, neighbours, indptr), shape=(n, n)))
 
 

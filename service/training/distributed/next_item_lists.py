@@ -1,0 +1,212 @@
+"""The lists of `next_item` by the workers of an executor.
+
+The sums over pairs are cut twice. A task computes the rows of a range of items, from the sequences of one part of the
+users. Up to `_PART_ENTRIES` interactions there is one part; where there are more, the sums of a range pass from part to
+part, so that each task reads one part of the sequences and the sums of its own range. Then one task factors the matrix
+of all items and others solve for ranges of targets; or, of many items, tasks solve for ranges of targets from the
+largest entries of all rows.
+
+Invariant: the lists are those of `algorithms.next_item_lists.fit`, to the last bit, because each sum is continued in
+the order of users. Ranges and parts depend on the data alone.
+"""
+
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from service.executors.executor import Executor, Ref
+from service.training.algorithms import next_item_lists
+from service.training.algorithms.kernels import candidate_ridge
+from service.training.algorithms.kernels.decayed_pairs import Occurrences, PairWeights, occurrences
+from service.training.algorithms.kernels.item_sequences import Sequences, of_users
+from service.training.algorithms.kernels.neighbour_lists import joined_lists
+from service.training.algorithms.kernels.pair_rows import (
+    Kept,
+    PairSums,
+    largest_entries,
+    pair_sums,
+    rows_of,
+    whole_rows,
+)
+from service.training.algorithms.next_item_lists import SOLVED_TARGETS, WHOLE_ITEMS
+from service.training.interactions import Float32, Float64, Int64
+
+# 1.8 GB of sequences and their order by item.
+_PART_ENTRIES: Final = 1 << 25
+# Additions, of pairs and of columns, in a range of items: some tenths of a second.
+_RANGE_COST: Final = 1e7
+_MOST_RANGES: Final = 256
+_PAIRS: Final = "next_item: pairs"
+_SOLUTIONS: Final = "next_item: solutions"
+_LISTS: Final = "next_item: lists"
+
+_Bounds: TypeAlias = tuple[int, int]
+_Part: TypeAlias = tuple[Ref[Sequences], Ref[Occurrences]]
+
+
+def fit(
+    executor: Executor,
+    data: Sequences,
+    how: PairWeights,
+    penalties: Float64,
+    scales: Float64,
+    n_kept: int,
+    *,
+    quick: bool = False,
+    whole_items: int = WHOLE_ITEMS,
+    part_entries: int = _PART_ENTRIES,
+) -> csr_array:
+    """Return the weights of each input, as `algorithms.next_item_lists.fit` does, which see.
+
+    Args:
+        part_entries: Most interactions of a part of the users, unless one user has more.
+
+    Raises:
+        TrainingDiverged: The regression has no solution in the available precision.
+    """
+    counts = data.counts
+    ranges = item_ranges(counts, how.window)
+    parts = _shared(executor, data, part_entries)
+    try:
+        before: list[Ref[PairSums] | None] = [None] * len(ranges)
+        for part in parts[:-1]:
+            tasks = [(*part, how, *bounds, sums) for bounds, sums in zip(ranges, before, strict=True)]
+            found = executor.run(_summed, tasks, stage=_PAIRS)
+            executor.release(sums for sums in before if sums is not None)
+            before = list(found)
+        last: list[tuple[Any, ...]] = [
+            (*parts[-1], how, *bounds, sums) for bounds, sums in zip(ranges, before, strict=True)
+        ]
+        if data.n_items <= whole_items:
+            lists = _of_all_inputs(executor, last, penalties, scales, n_kept)
+        else:
+            n_gram, n_cross = next_item_lists.entries_kept(data.n_items, quick=quick)
+            comparable = next_item_lists.comparable_scales(counts)
+            largest = [(*task, comparable, n_gram, n_cross) for task in last]
+            lists = _of_few_inputs(executor, largest, penalties, scales, n_kept)
+        executor.release(sums for sums in before if sums is not None)
+        return lists
+    finally:
+        for part in parts:
+            executor.release(part)
+
+
+def item_ranges(counts: Int64, window: int) -> list[_Bounds]:
+    """Return ranges of items, first and end of each, whose rows cost about equally much.
+
+    Args:
+        counts: Int64 (n_items,), the number of interactions of each item.
+    """
+    n_blocks = -(-counts.size // SOLVED_TARGETS)
+    of_block = np.add.reduceat(2.0 * window * counts + counts.size, np.arange(0, counts.size, SOLVED_TARGETS))
+    cost = np.cumsum(of_block)
+    n_ranges = min(max(1, int(cost[-1] / _RANGE_COST)), _MOST_RANGES)
+    cuts = np.searchsorted(cost, cost[-1] * np.arange(1, n_ranges) / n_ranges) + 1
+    bounds = np.unique([0, *cuts.tolist(), n_blocks]) * SOLVED_TARGETS
+    bounds[-1] = counts.size
+    return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
+
+
+def user_parts(starts: Int64, part_entries: int) -> list[_Bounds]:
+    """Return parts of the users, first and end of each, of at most so many interactions, or of one user.
+
+    Args:
+        starts: Int64 (n_users + 1,), the first interaction of each user.
+    """
+    found, first = [], 0
+    while first < starts.size - 1:
+        after = int(np.searchsorted(starts, starts[first] + part_entries, side="right")) - 1
+        end = max(after, first + 1)
+        found.append((first, end))
+        first = end
+    return found
+
+
+def _shared(executor: Executor, data: Sequences, part_entries: int) -> list[_Part]:
+    """Give the sequences to the workers, part by part, with their order by item."""
+    sequences = [executor.put(of_users(data, *bounds)) for bounds in user_parts(data.starts, part_entries)]
+    orders = executor.run(occurrences, [(part,) for part in sequences], stage=_PAIRS)
+    return list(zip(sequences, orders, strict=True))
+
+
+def _of_all_inputs(
+    executor: Executor, tasks: list[tuple[Any, ...]], penalties: Float64, scales: Float64, n_kept: int
+) -> csr_array:
+    """Solve for all targets from all inputs."""
+    n_items = penalties.size
+    rows = executor.run(_whole, tasks, stage=_PAIRS)
+    (factor,) = executor.run(_factored, [(rows, penalties)], stage=_SOLUTIONS)
+    weights = executor.run(_solved, [(factor, part) for part in rows], stage=_SOLUTIONS)
+    executor.release([factor, *rows])
+    lists = executor.run(
+        next_item_lists.largest_of_whole, [(weights, task[3], task[4], scales, n_kept) for task in tasks], stage=_LISTS
+    )
+    executor.release(weights)
+    found = joined_lists([executor.get(part) for part in lists], n_items)
+    executor.release(lists)
+    return found
+
+
+def _of_few_inputs(
+    executor: Executor, tasks: list[tuple[Any, ...]], penalties: Float64, scales: Float64, n_kept: int
+) -> csr_array:
+    """Solve for all targets, each from the inputs that precede it most."""
+    rows = executor.run(_largest, tasks, stage=_PAIRS)
+    (gram,) = executor.run(_joined_gram, [(rows,)], stage=_SOLUTIONS)
+    shared = executor.put(penalties)
+    solved = executor.run(_solved_for_few, [(gram, part, shared) for part in rows], stage=_SOLUTIONS)
+    executor.release([gram, shared, *rows])
+    found = next_item_lists.largest_of_solved(joined_kept([executor.get(part) for part in solved]), scales, n_kept)
+    executor.release(solved)
+    return found
+
+
+def joined_kept(parts: list[Kept]) -> Kept:
+    """Return the rows of all parts."""
+    columns, values, lengths = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Kept(columns, values, lengths)
+
+
+def _summed(
+    data: Sequences, found: Occurrences, how: PairWeights, first: int, end: int, before: PairSums | None
+) -> PairSums:
+    return pair_sums(data, found, how, rows_of(first, end, before))
+
+
+def _whole(
+    data: Sequences, found: Occurrences, how: PairWeights, first: int, end: int, before: PairSums | None
+) -> tuple[Float32, Float32]:
+    return whole_rows(data, found, how, rows_of(first, end, before))
+
+
+def _largest(
+    data: Sequences,
+    found: Occurrences,
+    how: PairWeights,
+    first: int,
+    end: int,
+    before: PairSums | None,
+    scales: Float64,
+    n_gram: int,
+    n_cross: int,
+) -> tuple[Kept, Kept]:
+    return largest_entries(data, found, how, scales, n_gram, n_cross, rows_of(first, end, before))
+
+
+def _factored(rows: list[tuple[Float32, Float32]], penalties: Float64) -> Float32:
+    return next_item_lists.factored(np.concatenate([gram for gram, _ in rows]), penalties)
+
+
+def _solved(factor: Float32, rows: tuple[Float32, Float32]) -> Float32:
+    return next_item_lists.solved(factor, rows[1].copy())
+
+
+def _joined_gram(rows: list[tuple[Kept, Kept]]) -> Kept:
+    return joined_kept([gram for gram, _ in rows])
+
+
+def _solved_for_few(gram: Kept, rows: tuple[Kept, Kept], penalties: Float64) -> Kept:
+    cross = rows[1]._replace(values=rows[1].values.copy())
+    candidate_ridge.solve(gram, cross, penalties)
+    return cross
