@@ -41,6 +41,7 @@ VERBS = {
     "train": Verb("ops.commands.train:command", private=True, computes=True),
     "evaluate": Verb("ops.commands.evaluate:command", computes=True),
     "search": Verb("ops.commands.search:command", computes=True),
+    "generate": Verb("ops.commands.generate:app", private=True, computes=True),
     "recommend": Verb("ops.commands.recommend:command"),
     "similar": Verb("ops.commands.similar:command"),
     "predict": Verb("ops.commands.predict:command"),

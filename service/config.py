@@ -301,6 +301,11 @@ class Config:
         return self.home / "executor"
 
     @property
+    def generated_dir(self) -> Path:
+        """The lists of `recollect generate` that name no other folder."""
+        return self.home / "generated"
+
+    @property
     def spool_dir(self) -> Path:
         """The telemetry slots of the replicas."""
         return self.home / "spool"

@@ -189,7 +189,7 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 for package in ("service", "telemetry", "loadbalancer"):
     for module in pkgutil.walk_packages(import_module(package).__path__, f"{package}."):
-        if not module.name.startswith("service.training"):
+        if not module.name.startswith(("service.training", "service.generation")):
             import_module(module.name)
 import ops.cli
 from service.errors import UsageError
@@ -198,11 +198,19 @@ try:
     registry.get("svd")
 except UsageError as error:
     print(error)
+from ops.commands import generate
+try:
+    generate.verify_command("lists")
+except UsageError as error:
+    print(error)
 """
 
 
 def test_an_installation_without_extras_can_be_imported() -> None:
-    """All that serves, and the command; an algorithm says which package it lacks."""
+    """All that serves, and the command; an algorithm and the generation of lists say which package they lack."""
     program = f"OF_EXTRAS = {OF_EXTRAS}\n{WITHOUT_EXTRAS}"
     answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert answer.stdout == "svd needs the package numba; install recollect[train].\n"
+    assert answer.stdout.splitlines() == [
+        "svd needs the package numba; install recollect[train].",
+        "recollect generate needs the package pyarrow; install recollect[train].",
+    ]

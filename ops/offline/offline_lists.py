@@ -4,39 +4,25 @@ The active model, the state snapshot and the events that were archived since are
 functions of the replica, from the same live state and the same item catalogue, and are recorded nowhere.
 """
 
-import asyncio
 import time
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ops.offline.offline_model import OfflineModel
 from service.api import wire
 from service.config import Config
-from service.errors import Invalid, ModelMissing, RunError, UsageError, did_you_mean
+from service.errors import Invalid, RunError, UsageError, did_you_mean
 from service.lists import item_scores, pipeline, retrieval
 from service.lists.candidates import Candidates
 from service.lists.filters.masks import FilterMasks
 from service.lists.list_request import ListRequest
 from service.lists.pipeline import ListModel
-from service.live.live_state import LiveState
 from service.live.live_users import LiveUser, LiveUsers, list_user
-from service.models import active_model, artefact
 from service.models.item_record import ItemRecord
 from service.models.snapshot import ModelSnapshot
-from service.serving.catalogue_keeper import CatalogueKeeper
 from service.serving.ranked_list import RankedList
-from service.serving.store import ModelStore
-from telemetry.errors import ArchiveError, StateError
-from telemetry.events import ItemChange
-from telemetry.ids import rfc3339_ms
-from telemetry.live.archive_tail import read_tail
-from telemetry.live.live_event import live_event
-from telemetry.live.live_feed_reader import FeedBatch
-from telemetry.live.state_snapshot import StateSnapshot
-
-_DATE_LENGTH: Final = len("2026-11-21")
-_MS_PER_S: Final = 1000
 
 
 class Prediction(NamedTuple):
@@ -65,28 +51,13 @@ class OfflineLists:
     """
 
     def __init__(self, config: Config) -> None:
-        version = active_model.version(config.models_dir, "ranking")
-        if version is None:
-            raise ModelMissing(
-                f"No model is active in {config.models_dir}; make one with: recollect train --data PATH."
-            )
-        self._pseudonyms = config.pseudonymiser()
-        self._store = ModelStore(artefact.load(config.models_dir / version))
-        state = LiveState(most_pending=0, most_events=config.live.events_per_user)
-        self._users = LiveUsers(state, config.live_lists.seen)
-        try:
-            batch = _stored_state(config)
-        except (StateError, ArchiveError, OSError) as error:
-            raise RunError(f"The live state cannot be read: {error}") from error
-        if batch.snapshot is not None:
-            state.load(batch.snapshot)
-        state.apply(batch.position, batch.events)
-        asyncio.run(self._follow(batch))
+        self._model = OfflineModel(config)
+        self._users = LiveUsers(self._model.state, config.live_lists.seen)
 
     @property
     def snapshot(self) -> ModelSnapshot:
         """The active model, with rows for the items that it was not trained on."""
-        return self._store.current()
+        return self._model.snapshot
 
     def record(self, item_id: str) -> ItemRecord:
         """Return what is known of an item.
@@ -94,7 +65,7 @@ class OfflineLists:
         Raises:
             UsageError: There is no such item.
         """
-        return self._store.catalogue.record(self._item_row(item_id))
+        return self._model.catalogue.record(self._item_row(item_id))
 
     def answer(self, request: ListRequest) -> wire.Recommendations:
         """Make a list; its `recommendation_id` is None, because it is not recorded as served.
@@ -102,7 +73,7 @@ class OfflineLists:
         Raises:
             UsageError: The filter is wrong, or there is no item that the list is to be like.
         """
-        snapshot, catalogue = self._store.current(), self._store.catalogue
+        snapshot, catalogue = self._model.snapshot, self._model.catalogue
         if request.similar_to is not None:
             self._item_row(request.similar_to)
         row, live = self._user(request.user_id)
@@ -124,7 +95,7 @@ class OfflineLists:
             UsageError: There is no such item.
             RunError: The model knows nothing of the user.
         """
-        snapshot, item_row = self._store.current(), self._item_row(item_id)
+        snapshot, item_row = self._model.snapshot, self._item_row(item_id)
         row, live = self._user(user_id)
         user = list_user(row, live)
         if user is None or not user.is_known:
@@ -142,41 +113,18 @@ class OfflineLists:
         )
 
     def _item_row(self, item_id: str) -> int:
-        items = self._store.current().items
+        items = self._model.snapshot.items
         row = items.row_of.get(item_id)
         if row is None:
             hint = did_you_mean(item_id, items.id_of) if len(items) < 100_000 else ""
-            raise UsageError(f"The model {self._store.version} has no item {item_id!r}{hint}.")
+            raise UsageError(f"The model {self._model.version} has no item {item_id!r}{hint}.")
         return row
 
     def _user(self, user_id: str | None) -> tuple[int | None, LiveUser | None]:
         """Return the user's row in the model and the user with live events, each None if there is none."""
-        pseudonym = self._pseudonyms.pseudonym(user_id)
-        if user_id is None or pseudonym is None:
+        if user_id is None:
             return None, None
-        snapshot = self._store.current()
-        # A model that was trained on archived events holds pseudonyms.
-        row = snapshot.users.row_of.get(user_id, snapshot.users.row_of.get(pseudonym))
+        pseudonym = self._model.pseudonyms.pseudonym(user_id)
+        row = self._model.user_row(user_id, pseudonym)
         with threadpool_limits(1):
-            return row, self._users.user(snapshot, pseudonym, row)
-
-    async def _follow(self, batch: FeedBatch) -> None:
-        keeper = CatalogueKeeper(self._store, self._pseudonyms)
-        await keeper.follow(batch)
-        await keeper.build()
-
-
-def _stored_state(config: Config) -> FeedBatch:
-    """Read the state snapshot and what was archived since; nothing if no consumer has written a snapshot yet."""
-    snapshot = StateSnapshot.open(config.state_dir)
-    batch = FeedBatch(snapshot, marks=dict(snapshot.marks), position=snapshot.position)
-    if snapshot.stamp is None:
-        return batch
-    since_day = rfc3339_ms(snapshot.since_ms / _MS_PER_S)[:_DATE_LENGTH]
-    for record in read_tail(config.archive_dir, snapshot.manifest, since_day):
-        event = live_event(record, snapshot.manifest.types)
-        if event is not None:
-            batch.events.append(event)
-        elif isinstance(record.event, ItemChange):
-            batch.item_changes.append(record)
-    return batch
+            return row, self._users.user(self._model.snapshot, pseudonym, row)

@@ -64,8 +64,8 @@ def remove_directory(path: Path) -> None:
     shutil.rmtree(temporary)
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Replace or create a small file; for `exclusive` use."""
+def replace(path: Path, content: bytes | memoryview) -> None:
+    """Replace or create a file; for one writer at a time, as `exclusive` makes sure."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         write(temporary, content)

@@ -1,6 +1,5 @@
 """`recollect recommend`, `similar` and `predict` answer from the files of an installation."""
 
-import asyncio
 import json
 import re
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from service.models import active_model, artefact, scoring
 from service.models.scoring import TopNRequest
 from service.models.snapshot import ModelSnapshot
 from service.training import pipeline
-from tests.support.live_site import LiveSite, feedback, item_change
+from tests.support.stored_state import with_state
 
 Recollect = Callable[..., tuple[int, str, str]]
 DATA = "demo:60x40x900"
@@ -53,27 +52,6 @@ def answer(told: tuple[int, str, str]) -> Any:
     code, out, err = told
     assert (code, err) == (0, "")
     return json.loads(out)
-
-
-def with_state(home: Path, tmp_path: Path, *, after_snapshot: bool = False) -> Path:
-    """Return a home with the same models, and an archive with what user 1 did and an item that was written."""
-    changed = tmp_path / "var"
-    changed.mkdir()
-    (changed / "models").symlink_to(home / "models")
-
-    async def write() -> None:
-        site = LiveSite(changed)
-        await site.start()
-        await site.commit("a", feedback("1", 1, item_id="7"), feedback("visitor", 2, item_id="7"))
-        await site.commit("a", item_change("3", 3, hidden=True), item_change("fresh", 4, title="Brand new"))
-        await site.stop()
-        if after_snapshot:
-            await site.start()
-            await site.commit("a", feedback("1", 5, item_id="9"), published=False)
-            await site.kill()
-
-    asyncio.run(write())
-    return changed
 
 
 def test_features_of_a_visitor_make_a_list(trained: dict[str, Path], recollect: Recollect) -> None:

@@ -1,0 +1,1 @@
+"""Lists of many users at once, as files: shards of users, made by workers on one machine or many."""

@@ -1,0 +1,251 @@
+"""The folder of a generation: a file for each shard, and a manifest once all are there.
+
+Invariants:
+
+- A shard's file is complete: it is written aside, synced and renamed.
+- `manifest.json` is there only when all shards are. Until then `progress.jsonl` has the inputs in its first line, and
+  each finished shard, with the digest of its file, in a line of its own. So a generation that was killed goes on.
+- One process at a time writes.
+
+Names that begin with a point are no result: readers of whole folders pass them over.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from service.errors import RunError, UsageError
+from service.generation.shard_file import ShardFile
+from service.models import published_files
+from telemetry.wal.disk import sync_directory
+
+MANIFEST: Final = "manifest.json"
+PROGRESS: Final = "progress.jsonl"
+SUFFIX: Final = ".parquet"
+_LOCK: Final = ".lock"
+_FROZEN: Final = ".frozen"
+_STAGED: Final = ".*.tmp"
+_FORMAT: Final = 1
+
+
+@dataclass(frozen=True)
+class FinishedShard:
+    """A shard whose file is there.
+
+    Attributes:
+        shard: Its number.
+        file: The file's name.
+        bytes: The file's size.
+        sha256: That of the file.
+        users: The users of the shard.
+        users_sha256: That of their ids in their order, each with a line feed.
+        users_without_items: Those with an empty list.
+        rows: The items of all lists.
+    """
+
+    shard: int
+    file: str
+    bytes: int
+    sha256: str
+    users: int
+    users_sha256: str
+    users_without_items: int
+    rows: int
+
+
+class OutputFolder:
+    """A folder that this process writes; use `held`.
+
+    Attributes:
+        path: The folder.
+        finished: By number: the shards that are there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path: Final = path
+        self.finished: dict[int, FinishedShard] = {}
+
+    def __repr__(self) -> str:
+        return f"<OutputFolder {self.path} {len(self.finished)} shards>"
+
+    @classmethod
+    @contextmanager
+    def held(cls, path: Path) -> Iterator["OutputFolder"]:
+        """Make a folder if there is none, and hold it.
+
+        Raises:
+            UsageError: Another process holds it.
+            RunError: It cannot be written.
+        """
+        with _writing(path):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            file = (path / _LOCK).open("ab")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(f"Another process generates lists in {path}.") from None
+            yield cls(path)
+
+    @property
+    def frozen(self) -> Path:
+        """Where the state that lists are made from is kept until the last one is made."""
+        return self.path / _FROZEN
+
+    def manifest(self) -> dict[str, Any] | None:
+        """Return the manifest of a complete generation; None without one.
+
+        Raises:
+            RunError: It cannot be read.
+        """
+        return read_manifest(self.path)
+
+    def begun(self) -> dict[str, Any] | None:
+        """Return what `begin` wrote into the folder, and take the shards that are there; None of a new folder.
+
+        A shard whose file is missing or differs from its digest is not taken.
+
+        Raises:
+            UsageError: The folder holds something else.
+        """
+        for staged in self.path.glob(_STAGED):
+            staged.unlink()
+        try:
+            lines = (self.path / PROGRESS).read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            others = sorted({path.name for path in self.path.iterdir()} - {_LOCK, _FROZEN, MANIFEST})
+            if others:
+                raise UsageError(f"{self.path} holds {others[0]}: name a new or an empty folder.") from None
+            return None
+        # The last line of a killed process may be a part of one.
+        entries = [json.loads(line) for line in lines if line.endswith(b"\n")]
+        if not entries or entries[0].get("format") != _FORMAT:
+            raise UsageError(f"{self.path / PROGRESS} is not the beginning of a generation of this version: remove it.")
+        for entry in entries[1:]:
+            shard = FinishedShard(**entry)
+            if is_file(self.path / shard.file, shard):
+                self.finished[shard.shard] = shard
+        begun: dict[str, Any] = entries[0]
+        return begun
+
+    def peek(self) -> dict[str, Any] | None:
+        """Return what `begin` wrote into a folder that is not complete, and change nothing; None if it did not."""
+        if (self.path / MANIFEST).exists() or not (self.path / PROGRESS).exists():
+            return None
+        with (self.path / PROGRESS).open("rb") as file:
+            begun: dict[str, Any] = json.loads(file.readline())
+        return begun
+
+    def clear(self) -> None:
+        """Remove the shards and what served to continue."""
+        with _writing(self.path):
+            for path in [*self.path.glob(f"shard-*{SUFFIX}"), self.path / PROGRESS]:
+                path.unlink(missing_ok=True)
+            shutil.rmtree(self.frozen, ignore_errors=True)
+        self.finished.clear()
+
+    def discard(self) -> None:
+        """Remove what was prepared, before `begin`; the folder goes, too, if nothing else is in it."""
+        shutil.rmtree(self.frozen, ignore_errors=True)
+        with suppress(OSError):
+            (self.path / _LOCK).unlink()
+            self.path.rmdir()
+
+    def begin(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Write what the lists are made from, before the first shard; returns it."""
+        begun = {"format": _FORMAT, **facts}
+        with _writing(self.path):
+            published_files.replace(self.path / PROGRESS, json.dumps(begun, ensure_ascii=False).encode() + b"\n")
+        return begun
+
+    def add(self, number: int, made: ShardFile, users_sha256: str) -> None:
+        """Write the file of a shard, and record it."""
+        name = f"shard-{number:05d}{SUFFIX}"
+        content = made.content.data
+        shard = FinishedShard(
+            number,
+            name,
+            content.nbytes,
+            hashlib.sha256(content).hexdigest(),
+            made.n_users,
+            users_sha256,
+            made.n_without,
+            made.n_rows,
+        )
+        with _writing(self.path):
+            published_files.replace(self.path / name, content)
+            _append_line(self.path / PROGRESS, json.dumps(asdict(shard)).encode() + b"\n")
+        self.finished[number] = shard
+
+    def finish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the manifest, with the shards in their order, and remove what served to continue; returns it."""
+        shards = [asdict(self.finished[number]) for number in sorted(self.finished)]
+        complete = {"format": _FORMAT, **manifest, "shards": shards}
+        content = json.dumps(complete, indent=2, ensure_ascii=False).encode() + b"\n"
+        with _writing(self.path):
+            published_files.replace(self.path / MANIFEST, content)
+            shutil.rmtree(self.frozen, ignore_errors=True)
+            (self.path / PROGRESS).unlink(missing_ok=True)
+            sync_directory(self.path)
+        return complete
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """Return the manifest in a folder; None without one.
+
+    Raises:
+        RunError: It cannot be read, or is of another version.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path / MANIFEST} cannot be read: {error}.") from None
+    if manifest.get("format") != _FORMAT:
+        raise RunError(f"{path / MANIFEST} is not of format {_FORMAT}.")
+    return manifest
+
+
+def is_file(path: Path, shard: FinishedShard) -> bool:
+    """Whether a file has the size and the digest of a shard."""
+    try:
+        if path.stat().st_size != shard.bytes:
+            return False
+        return digest_of(path) == shard.sha256
+    except OSError:
+        return False
+
+
+def digest_of(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _append_line(path: Path, line: bytes) -> None:
+    """Append a line and sync it, in place of what a killed process wrote of one."""
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+            end -= 1
+        file.truncate(end)
+        file.seek(end)
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{error.filename or path} cannot be written: {error.strerror or error}.") from None

@@ -1,0 +1,11 @@
+"""The task of one shard: from its users to its file."""
+
+from service.generation.list_model import BulkModel
+from service.generation.shard_file import Layout, ShardFile, shard_file
+from service.generation.shard_lists import shard_lists
+from service.generation.shard_users import ShardUsers
+
+
+def make_shard(model: BulkModel, users: ShardUsers, layout: Layout) -> ShardFile:
+    """Make the lists of some users, and return them as a file."""
+    return shard_file(users.ids, shard_lists(model, users), model.snapshot.items, layout)

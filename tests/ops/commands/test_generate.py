@@ -1,0 +1,213 @@
+"""`recollect generate` writes the lists that a replica would answer, and goes on after it was killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow import parquet
+
+from ops.cli import application
+from ops.console.command_runner import run
+from service.config import Config
+from service.models import active_model, artefact
+from service.models.user_erasure import ModelUserEraser
+from service.training import pipeline
+from telemetry.pseudonym import Pseudonymiser
+from tests.support.stored_state import with_state
+
+Recollect = Callable[..., tuple[int, str, str]]
+DATA = "demo:60x40x900"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Homes with an active model each: one with neighbours, one with factors that folds users in."""
+    homes = {}
+    for name in ("ease", "pure_svd"):
+        homes[name] = tmp_path_factory.mktemp(name)
+        pipeline.train(Config(home=homes[name]), data=DATA, algorithm=name, activate=True)
+    return homes
+
+
+@pytest.fixture
+def recollect(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Recollect:
+    def call(home: Path, *argv: str) -> tuple[int, str, str]:
+        monkeypatch.setenv("RECOLLECT_HOME", str(home))
+        code = run(application([argv[0]]), list(argv))
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def generated(told: tuple[int, str, str]) -> Any:
+    code, out, err = told
+    assert code == 0, err
+    return json.loads(out)
+
+
+def rows_of(path: Path | str) -> list[dict[str, Any]]:
+    return [row for file in sorted(Path(path).glob("*.parquet")) for row in parquet.read_table(file).to_pylist()]
+
+
+def lists_of(path: Path | str) -> dict[str, list[tuple[str, float, str]]]:
+    """Return the lists by user, and check that they are together and in order."""
+    found: dict[str, list[tuple[str, float, str]]] = {}
+    last = None
+    for row in rows_of(path):
+        assert row["user_id"] == last or row["user_id"] not in found
+        last = row["user_id"]
+        items = found.setdefault(last, [])
+        items.append((row["item_id"], row["score"], row["source"]))
+        assert row["rank"] == len(items)
+    return found
+
+
+def answered(recollect: Recollect, home: Path, user_id: str, *options: str) -> list[tuple[str, float, str]]:
+    _, out, _ = recollect(home, "recommend", user_id, "-n", "12", "--json", *options)
+    return [(item["item_id"], item["score"], item["source"]) for item in json.loads(out)["items"]]
+
+
+@pytest.mark.parametrize("name", ["ease", "pure_svd"])
+@pytest.mark.parametrize("after_snapshot", [False, True])
+def test_live_lists_are_those_of_recommend(
+    trained: dict[str, Path], recollect: Recollect, tmp_path: Path, name: str, *, after_snapshot: bool
+) -> None:
+    """Of every user of the model and of the archive, with a filter, and without hidden items."""
+    home = with_state(trained[name], tmp_path, after_snapshot=after_snapshot)
+    options = ("--filter", "year >= 1990") if after_snapshot else ()
+    manifest = generated(recollect(home, "generate", "--n", "12", "--live", "--shard-users", "25", "--json", *options))
+    found = lists_of(manifest["path"])
+    assert set(found) == {*(str(user) for user in range(1, 61)), "visitor"}
+    assert (manifest["users"], manifest["users_unknown"], len(manifest["shards"])) == (61, 1, 3)
+    assert manifest["state_marks"] == {"a": "1-5" if after_snapshot else "1-4"}
+    for user_id in ("1", "2", "17", "60", "visitor"):
+        assert found[user_id] == answered(recollect, home, user_id, *options)
+    assert "3" not in {item for items in found.values() for item, _, _ in items}
+    assert sorted(path.name for path in Path(manifest["path"]).iterdir())[:2] == [".lock", "manifest.json"]
+
+
+def test_without_live_users_are_as_trained(trained: dict[str, Path], recollect: Recollect, tmp_path: Path) -> None:
+    """But items are as they are now: a hidden one is in no list."""
+    home = with_state(trained["pure_svd"], tmp_path)
+    found = lists_of(generated(recollect(home, "generate", "--n", "12", "--json"))["path"])
+    plain = lists_of(generated(recollect(trained["pure_svd"], "generate", "--n", "12", "--json"))["path"])
+    assert set(found) == {str(user) for user in range(1, 61)}
+    assert any("3" in {item for item, _, _ in items} for items in plain.values())
+    assert not any("3" in {item for item, _, _ in items} for items in found.values())
+    for user_id in ("2", "40"):
+        assert plain[user_id] == answered(recollect, trained["pure_svd"], user_id)
+
+
+def test_users_of_a_file(trained: dict[str, Path], recollect: Recollect, tmp_path: Path) -> None:
+    """In its order; those whom the model does not know get the popular items; one row for each user with `lists`."""
+    users, output = tmp_path / "users.txt", tmp_path / "lists"
+    users.write_text("7\nstranger\n3\n7\n")
+    options = ("--users", str(users), "--n", "3", "--layout", "lists", "--output", str(output))
+    code, out, err = recollect(trained["ease"], "generate", *options)
+    assert (code, err) == (0, "generate: 0 %\ngenerate: 100 %\n")
+    assert out.startswith("3 users have 9 items by ease-")
+    assert "1 users are unknown to the model." in out
+    rows = rows_of(output)
+    assert [row["user_id"] for row in rows] == ["7", "stranger", "3"]
+    assert {item["source"] for item in rows[1]["items"]} == {"popular"}
+    code, out, _ = recollect(trained["ease"], "generate", *options)
+    assert code == 0
+    assert "there is nothing to do" in out
+    code, out, _ = recollect(trained["ease"], "generate", "verify", str(output))
+    assert (code, out) == (0, f"{output} is whole: 1 files with 3 users and 9 items; no user is twice or missing.\n")
+    users.write_text("7\n")
+    code, _, err = recollect(trained["ease"], "generate", *options)
+    assert code == 2
+    assert f"{output} holds another generation: its users is " in err
+
+
+def test_a_killed_command_goes_on_as_it_began(
+    trained: dict[str, Path], recollect: Recollect, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    """With the state and the model of its beginning, though another model is active and more was archived since."""
+    home = with_state(trained["pure_svd"], tmp_path)
+    options = ("--n", "12", "--live", "--shard-users", "2", "--workers", "1")
+    whole = generated(recollect(home, "generate", *options, "--output", str(tmp_path / "whole"), "--json"))
+    environ = {**os.environ, "RECOLLECT_HOME": str(home)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ops", "generate", *options],
+        env=environ,
+        cwd=Path(__file__).parents[3],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until(lambda: list((home / "generated").glob("*/shard-00001.parquet")), timeout_s=60)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (path,) = (home / "generated").iterdir()
+    n_left = len(list(path.glob("*.parquet")))
+    # What has been archived and activated since does not count: the state was copied.
+    pipeline.train(Config(home=home), data=DATA, algorithm="popularity", activate=True)
+    (home / "state" / "snapshot.json").write_text("{")
+    found = generated(recollect(home, "generate", *options, "--json"))
+    assert (found["path"], found["outcome"]) == (str(path), "continued" if n_left < 31 else "complete")
+    assert found["shards"] == whole["shards"]
+    assert lists_of(path) == lists_of(tmp_path / "whole")
+
+
+def test_erased_users_get_no_list(trained: dict[str, Path], recollect: Recollect, tmp_path: Path) -> None:
+    """Neither from the model, which is published anew, nor by name."""
+    home = tmp_path / "home"
+    pipeline.train(Config(home=home), data=DATA, algorithm="popularity", activate=True)
+    ModelUserEraser(home / "models", Pseudonymiser()).erase_now({"5"})
+    users = tmp_path / "users.txt"
+    users.write_text("4\n5\n6\n")
+    manifest = generated(recollect(home, "generate", "--n", "2", "--json"))
+    assert "5" not in lists_of(manifest["path"])
+    manifest = generated(recollect(home, "generate", "--n", "2", "--users", str(users), "--json"))
+    assert list(lists_of(manifest["path"])) == ["4", "6"]
+    assert (manifest["users"], manifest["users_erased"]) == (2, 1)
+
+
+def test_a_generation_of_a_model_that_is_gone_begins_anew(
+    trained: dict[str, Path], recollect: Recollect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an erasure, which publishes the model again without the user."""
+    home, output = tmp_path / "home", tmp_path / "lists"
+    pipeline.train(Config(home=home), data=DATA, algorithm="popularity", activate=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("service.generation.output_folder.OutputFolder.finish", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            recollect(home, "generate", "--n", "2", "--output", str(output))
+    before = active_model.version(home / "models")
+    ModelUserEraser(home / "models", Pseudonymiser()).erase_now({"5"})
+    code, out, err = recollect(home, "generate", "--n", "2", "--output", str(output), "--json")
+    manifest = json.loads(out)
+    assert code == 0
+    assert f"The model {before} is gone: {output} is begun anew." in err
+    assert artefact.read_manifest(home / "models" / manifest["inputs"]["model"])["derived"]["from"] == before
+    assert "5" not in lists_of(output)
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "sentence"),
+    [
+        (("--filter", "year = 3"), 2, "--filter: has '=' where '==' is needed"),
+        (("--filter", "genres > 3"), 2, "--filter: "),
+        (("--layout", "columns"), 2, "--layout is 'columns'; give rows or lists."),
+        (("--model", "svd-none"), 1, "There is no model 'svd-none' in "),
+        (("--users", "no-such-file"), 2, "no-such-file cannot be read: No such file or directory."),
+        (("--live",), 1, "There is no live state in "),
+        (("verify", "no-such-folder"), 1, "no-such-folder has no manifest.json"),
+    ],
+)
+def test_what_cannot_be_generated(
+    trained: dict[str, Path], recollect: Recollect, argv: tuple[str, ...], status: int, sentence: str
+) -> None:
+    """One sentence says why, and nothing is left behind."""
+    before = sorted(trained["ease"].glob("generated/*"))
+    code, out, err = recollect(trained["ease"], "generate", *argv)
+    assert (code, out) == (status, "")
+    assert sentence in err
+    assert sorted(trained["ease"].glob("generated/*")) == before
