@@ -24,6 +24,7 @@ from ops.console.training_messages import (
     selection_verdict,
     was_activated,
 )
+from ops.console.worker_screen import WorkerScreen
 from ops.options.data_options import (
     ColumnsOption,
     DataOption,
@@ -41,6 +42,7 @@ from ops.options.shared_options import (
     WorkersOption,
 )
 from service.config import from_env
+from service.executors.executor import no_watch
 
 # Imported when the training begins: `--help` needs no numerical library.
 if TYPE_CHECKING:
@@ -99,7 +101,9 @@ def command(
     started_s = time.monotonic()
     read: list[Interactions] = []
     config = from_env(os.environ)
-    with StageProgress() as progress, limit(threads), chosen_executor(config, workers, cluster=cluster):
+    screen = WorkerScreen() if workers or cluster is not None else StageProgress()
+    watch = screen.watch if isinstance(screen, WorkerScreen) else no_watch
+    with screen as progress, limit(threads), chosen_executor(config, workers, watch, cluster=cluster):
         manifest = pipeline.train(
             config,
             data=requested_data(config, data, columns, dates, encoding, decimal),
