@@ -58,6 +58,11 @@ def checkpoints_in(path: Path, interval_s: float) -> Iterator[None]:
         (path / f"{name}{SUFFIX}").unlink(missing_ok=True)
 
 
+def are_kept() -> bool:
+    """Whether there is a folder to keep checkpoints in."""
+    return _folder.get() is not None
+
+
 def _remove_old(path: Path) -> None:
     oldest_s = time.time() - KEPT_S
     for file in path.glob("*"):

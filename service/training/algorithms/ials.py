@@ -40,6 +40,7 @@ from service.training.assembly import assemble, history_entries
 from service.training.distributed.ials import rows_in_use
 from service.training.entry_weights import entry_weights, undecayed, without_negligible
 from service.training.interactions import Float32, Float64, Interactions, Progress
+from service.training.table_checkpoint import TableCheckpoint
 
 NAME: Final = "ials"
 _UNOBSERVED: Final = 10.0  # weight of all pairs together, relative to that of the interactions
@@ -88,18 +89,24 @@ def fit(data: Interactions, config: IalsConfig, rng: np.random.Generator, progre
 
     Raises:
         DataError: A rating that is used as a confidence is negative.
+        RunError: A checkpoint cannot be written, or workers failed.
     """
     weight, mean_rating = unobserved_weight(data, config), mean_of_ratings(data, config)
     entries, weights = history_entries(data), config.history_weights(data)
     learnt = Confidences.of(entries, entry_weights(entries, undecayed(weights)), weight, mean_rating)
     by_user, by_item = learnt.user_side(config.reg, config.reg_exp), learnt.item_side(config.reg, config.reg_exp)
     user_factors, item_factors = (first_table(side, config, rng) for side in (by_user, by_item))
-    progress("fit", 0, config.n_epochs)
+    checkpoint = TableCheckpoint(NAME, data, config, rng, (user_factors, item_factors))
+    n_done = checkpoint.resume()
+    progress("fit", n_done, config.n_epochs)
     with threads.one_blas_thread():
         with rows_in_use(by_user, "users") as users, rows_in_use(by_item, "items") as items:
-            for epoch in range(config.n_epochs):
+            # Where workers have the interactions, this process needs them no more.
+            del learnt, by_user, by_item
+            for epoch in range(n_done, config.n_epochs):
                 half_epoch(users, item_factors, user_factors, weight, config)
                 half_epoch(items, user_factors, item_factors, weight, config)
+                checkpoint.keep(epoch + 1)
                 progress("fit", epoch + 1, config.n_epochs)
         served = without_negligible(entries, entry_weights(entries, weights))
         by_user = Confidences.of(entries, served, weight, mean_rating).user_side(config.reg, config.reg_exp)

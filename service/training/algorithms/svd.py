@@ -35,6 +35,7 @@ from service.training.algorithms.kernels.rating_unit import in_unit, unit_of
 from service.training.algorithms.registry import Algorithm
 from service.training.distributed.svd import epoch_in_use
 from service.training.interactions import Interactions, Progress
+from service.training.table_checkpoint import TableCheckpoint
 
 NAME: Final = "svd"
 PARAMETERS: Final = ("bu", "bi", "pu", "qi")
@@ -64,6 +65,7 @@ def fit(
 
     Raises:
         TrainingDiverged: Errors or factors are no longer finite.
+        RunError: A checkpoint cannot be written, or workers failed.
     """
     unit = unit_of(data.rating_min, data.rating_max)
     rescaled = in_unit(data, unit)
@@ -71,8 +73,9 @@ def fit(
     tables = first_tables(data, config, rng)
     mean = np.float32(rescaled.ratings.mean(dtype=np.float64) if config.biased else 0.0)
     steps = learning_rates(config, PARAMETERS)
+    checkpoint = TableCheckpoint(NAME, data, config, rng, tables)
     with epoch_in_use(visiting, tables, mean, steps, biased=config.biased) as epoch:
-        run_epochs(NAME, data, config, epoch, progress)
+        run_epochs(NAME, data, config, epoch, progress, checkpoint)
     how = rating_fold_in.of_descent(config, unit, biased=config.biased)
     return build_snapshot(NAME, data, config, tables, float(mean), unit, how)
 

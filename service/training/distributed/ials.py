@@ -48,6 +48,7 @@ def rows_in_use(rows: RowInteractions, side: str) -> Iterator[SolvableRows]:
         yield rows
         return
     distributed = _DistributedRows(executor, rows, side)
+    del rows  # the workers have them
     try:
         yield distributed
     finally:

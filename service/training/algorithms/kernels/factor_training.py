@@ -19,6 +19,7 @@ from service.training.algorithms.kernels.rating_unit import Unit
 from service.training.algorithms.kernels.vectors import LANES
 from service.training.assembly import assemble
 from service.training.interactions import Float32, Int32, Interactions, Progress
+from service.training.table_checkpoint import TableCheckpoint
 
 
 @dataclass(frozen=True)
@@ -97,16 +98,30 @@ def learning_rates(config: Any, parameters: Sequence[str]) -> Float32:
     return np.array([getattr(config, f"{kind}_all") if value is None else value for kind, value in own], np.float32)
 
 
-def run_epochs(name: str, data: Interactions, config: Any, epoch: Callable[[], float], progress: Progress) -> None:
+def run_epochs(
+    name: str,
+    data: Interactions,
+    config: Any,
+    epoch: Callable[[], float],
+    progress: Progress,
+    checkpoint: TableCheckpoint | None = None,
+) -> None:
     """Run `config.n_epochs` epochs; `epoch` returns a number that is finite unless training diverges.
+
+    Args:
+        checkpoint: Where the tables of the epochs are kept, to continue from after the process was killed.
 
     Raises:
         TrainingDiverged: An epoch returned a number that is not finite.
+        RunError: The checkpoint cannot be written.
     """
-    progress("fit", 0, config.n_epochs)
-    for n in range(config.n_epochs):
+    n_done = 0 if checkpoint is None else checkpoint.resume()
+    progress("fit", n_done, config.n_epochs)
+    for n in range(n_done, config.n_epochs):
         if not np.isfinite(epoch()):
             raise _diverged(name, data, config, n + 1)
+        if checkpoint is not None:
+            checkpoint.keep(n + 1)
         progress("fit", n + 1, config.n_epochs)
 
 
