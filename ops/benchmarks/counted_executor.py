@@ -61,6 +61,21 @@ class CountedExecutor(LocalExecutor):
         count.result_bytes += sum(size_bytes(self.get(ref)) for ref in refs)
         return refs
 
+    def run_split(
+        self,
+        function: Callable[..., tuple[Any, ...]],
+        tasks: Sequence[tuple[Any, ...]],
+        n_parts: int,
+        *,
+        stage: str = "",
+    ) -> list[tuple[Ref[Any], ...]]:
+        """Do tasks, and count them."""
+        started_s = time.perf_counter()
+        refs = super().run_split(function, tasks, n_parts, stage=stage)
+        count = self._count(stage, len(tasks), time.perf_counter() - started_s)
+        count.result_bytes += sum(size_bytes(self.get(ref)) for parts in refs for ref in parts)
+        return refs
+
     def completed(
         self, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], *, stage: str = ""
     ) -> Iterator[tuple[int, T]]:

@@ -24,3 +24,12 @@ def test_workers_and_threads_are_compared_fit_by_fit() -> None:
     # Both tables are put once for each half epoch that they are fixed in, besides the interactions.
     assert worker.put_bytes > (3 * 100 + 2 * 300) * 8 * 4
     assert [row[7] for row in worker_fits.rows([alone, worker])] == ["equal", "equal"]
+
+
+def test_parts_of_results_are_counted() -> None:
+    """SVD exchanges them: the factors of each group of users and of items, once in each of three rounds."""
+    candidate = ConfiguredAlgorithm.parse("svd", ("n_factors=8", "n_epochs=2", "n_groups=3"))
+    _, worker = worker_fits.run("demo:300x100x3000", [candidate], [1], 1, lambda _: None, "demo:40x30x400")
+    (stage,) = worker.stages.values()
+    assert stage["n_tasks"] == 2 * 3 * 3
+    assert 1 < stage["result_bytes"] / (2 * 3 * (300 + 100) * (8 + 1) * 4) < 1.2
