@@ -12,6 +12,8 @@
     ├── RunError                  (1)
     │   ├── TrainingDiverged      (1)
     │   ├── OverBudget            (1)
+    │   ├── LeftGroup             (1)
+    │   ├── GroupBroken           (1)
     │   └── Interrupted         (130)
     ├── ModelError                (1)
     │   ├── ModelMissing          (1)
@@ -96,6 +98,14 @@ class TrainingDiverged(RunError):
 
 class OverBudget(RunError):
     """A fit would take longer than the time that is left for it; ends the fit, not the command."""
+
+
+class LeftGroup(RunError):
+    """A member of a training group has done its part of a fit; ends its part, not the command."""
+
+
+class GroupBroken(RunError):
+    """A member of a training group has lost another one; the group is started again."""
 
 
 class Interrupted(RunError):

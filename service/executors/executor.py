@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+from service.training.interactions import Progress, no_progress
 
 T = TypeVar("T")
 
@@ -55,6 +57,14 @@ Watch = Callable[[WorkerEvent], None]
 
 def no_watch(event: WorkerEvent) -> None:
     """Ignore an event."""
+
+
+Keep = Callable[[bytes], None]
+"""Keeps bytes in place of those before."""
+
+
+def kept_nowhere(content: bytes) -> None:
+    """Keep nothing."""
 
 
 class Executor(Protocol):
@@ -113,6 +123,44 @@ class Executor(Protocol):
 
     def release(self, refs: Iterable[Ref[Any]]) -> None:
         """Give up values; no later task may name them."""
+
+
+@runtime_checkable
+class GroupExecutor(Executor, Protocol):
+    """An executor that also runs groups of processes."""
+
+    def run_group(
+        self,
+        function: Callable[..., T],
+        args: tuple[Any, ...],
+        *,
+        stage: str = "",
+        kept: bytes | None = None,
+        keep: Keep = kept_nowhere,
+        keep_interval_s: float | None = None,
+        progress: Progress = no_progress,
+    ) -> T:
+        """Call `function(member, *args)` in `n_workers` processes at once, which reach each other, see `Member`.
+
+        If a member dies, all are ended and started again. The first member then has what it kept last, so that the
+        group goes on from there.
+
+        Args:
+            function: At the top level of a module.
+            args: As those of a task.
+            stage: The stage of the work.
+            kept: What the first member has at the first start, such as the checkpoint of an earlier command.
+            keep: Called with what the first member keeps.
+            keep_interval_s: How often it keeps something; 0 for at any time, None for never.
+            progress: Called with the progress of the first member.
+
+        Returns:
+            What the function returns in the first member.
+
+        Raises:
+            RecollectError: That of a member.
+            RunError: A member failed in another way, or `MOST_DEATHS` times one died without anything new to keep.
+        """
 
 
 _executor: ContextVar[Executor | None] = ContextVar("recollect_executor", default=None)

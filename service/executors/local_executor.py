@@ -19,10 +19,13 @@ from typing import Any, Final, Self, TypeVar
 
 from service.errors import RunError
 from service.executors import value_file
-from service.executors.executor import MOST_DEATHS, Ref, Watch, WorkerEvent, WorkerState, no_watch
+from service.executors.executor import MOST_DEATHS, Keep, Ref, Watch, WorkerEvent, WorkerState, kept_nowhere, no_watch
+from service.executors.group_run import GroupRun
+from service.executors.local_group import GroupCall, run_local_group
 from service.executors.task_call import TaskFailed, called
 from service.executors.worker_process import death_reason, exit_with_parent, spawn
 from service.training.algorithms.kernels import threads
+from service.training.interactions import Progress, no_progress
 
 T = TypeVar("T")
 
@@ -142,6 +145,26 @@ class LocalExecutor:
             self.release([refs[task]])
             yield task, value
 
+    def run_group(
+        self,
+        function: Callable[..., T],
+        args: tuple[Any, ...],
+        *,
+        stage: str = "",
+        kept: bytes | None = None,
+        keep: Keep = kept_nowhere,
+        keep_interval_s: float | None = None,
+        progress: Progress = no_progress,
+    ) -> T:
+        """Run a function in all members of a group at once; as in `Executor`."""
+        call = GroupCall(function, args, _value_of, self._new_path())
+        run = GroupRun(stage, kept, keep, keep_interval_s, progress)
+        run_local_group(call, run, self._n_workers, self._n_threads, self._folder, self._watch)
+        result: FileRef[T] = FileRef(call.result)
+        value = self.get(result)
+        self.release([result])
+        return value
+
     def _done(
         self,
         function: Callable[..., Any],
@@ -236,6 +259,10 @@ def _path_of(ref: Ref[Any]) -> Path:
     return ref.path
 
 
+def _value_of(ref: Ref[Any]) -> Any:
+    return value_file.read(_path_of(ref))
+
+
 def _run_worker(connection: Connection, folder: Path, n_threads: int) -> None:
     watch = exit_with_parent(folder)
     # SciPy brings a BLAS of its own, and a limit holds for what is loaded.
@@ -250,7 +277,7 @@ def _run_worker(connection: Connection, folder: Path, n_threads: int) -> None:
 
 def _answer(call: _Call) -> TaskFailed | None:
     """Do a task and write its result; returns why it has none."""
-    result = called(call.function, call.args, lambda ref: value_file.read(_path_of(ref)))
+    result = called(call.function, call.args, _value_of)
     if isinstance(result, TaskFailed):
         return result
     try:

@@ -23,7 +23,7 @@ from telemetry.wal.disk import sync_directory
 SUFFIX: Final = ".checkpoint"
 KEPT_S: Final = 7 * 86_400.0
 # A checkpoint may take this share of the time of a fit.
-_MOST_SHARE: Final = 0.05
+MOST_SHARE: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ class Checkpoint:
             self._next_s = time.monotonic() + self._folder.interval_s
 
     @property
-    def is_kept(self) -> bool:
-        """Whether there is a folder to keep it in."""
-        return self._folder is not None
+    def interval_s(self) -> float | None:
+        """The time between two checkpoints; None without a folder to keep them in."""
+        return None if self._folder is None else self._folder.interval_s
 
     @property
     def is_due(self) -> bool:
@@ -118,7 +118,7 @@ class Checkpoint:
             ) from error
         ended_s, interval_s = time.monotonic(), self._folder.interval_s
         if interval_s:
-            self._next_s = ended_s + max(interval_s, (ended_s - started_s) / _MOST_SHARE)
+            self._next_s = ended_s + max(interval_s, (ended_s - started_s) / MOST_SHARE)
 
     def _replace(self, folder: CheckpointFolder, content: Callable[[BinaryIO], None]) -> None:
         folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)

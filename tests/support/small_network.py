@@ -19,6 +19,9 @@ from service.training.algorithms.kernels import threads
 from service.training.checkpoint_folder import checkpoints_in
 from service.training.data import datasets
 from service.training.deep.network_training import NetworkTraining
+from service.training.deep.objective import Objective
+from service.training.deep.row_draws import RowDropout, drawing_for
+from service.training.deep.share import ALONE, Rows, Share
 from service.training.deep.torch_run import torch_run
 from service.training.deep.training_loop import Validation
 from service.training.interactions import Interactions, Progress, no_progress
@@ -31,6 +34,7 @@ class Ratings(NamedTuple):
     users: torch.Tensor
     items: torch.Tensor
     ratings: torch.Tensor
+    rows: Rows
 
 
 class SmallNetwork(torch.nn.Module):
@@ -41,29 +45,38 @@ class SmallNetwork(torch.nn.Module):
         self.users = torch.nn.Embedding(n_users, 4)
         self.items = torch.nn.Embedding(n_items, 4)
         self.mean = torch.nn.Parameter(torch.tensor(3.0))
-        self.dropout = torch.nn.Dropout(0.2)
+        self.dropout = RowDropout(0.2)
         self.register_buffer("n_seen", torch.zeros((), dtype=torch.int64))
 
     def forward(self, batch: Ratings) -> torch.Tensor:
-        return self.mean + (self.dropout(self.users(batch.users)) * self.items(batch.items)).sum(dim=1)
+        with drawing_for(batch.rows):
+            return self.mean + (self.dropout(self.users(batch.users)) * self.items(batch.items)).sum(dim=1)
 
     def loss(self, batch: Ratings) -> torch.Tensor:
         self.n_seen += batch.users.numel()
-        return torch.nn.functional.mse_loss(self(batch), batch.ratings)
+        return torch.nn.functional.mse_loss(self(batch), batch.ratings, reduction="sum")
 
-    def epochs(self, data: Interactions, batch_size: int) -> Callable[[np.random.Generator], Iterator[Ratings]]:
+    def objective(
+        self, data: Interactions, batch_size: int, loss: Callable[[Ratings], torch.Tensor] | None = None
+    ) -> Objective[torch.Tensor, Ratings]:
+        """Return the mean square of errors, or another loss, of random ratings."""
         whole = Ratings(
             torch.from_numpy(data.user_rows.astype(np.int64)),
             torch.from_numpy(data.item_rows.astype(np.int64)),
             torch.from_numpy(data.ratings),
+            ALONE.rows(len(data)),
         )
 
-        def epoch(generator: np.random.Generator) -> Iterator[Ratings]:
+        def drafts(generator: np.random.Generator) -> Iterator[torch.Tensor]:
             order = torch.from_numpy(generator.permutation(len(data)))
-            for rows in order.split(batch_size):
-                yield Ratings(*(column[rows] for column in whole))
+            yield from order.split(batch_size)
 
-        return epoch
+        def batch(draft: torch.Tensor, share: Share) -> Ratings:
+            rows = share.rows(draft.numel())
+            own = draft[rows.places]
+            return Ratings(whole.users[own], whole.items[own], whole.ratings[own], rows)
+
+        return Objective(drafts, batch, loss or self.loss, lambda batch: batch.rows.n_terms)
 
 
 def trained(
@@ -87,7 +100,8 @@ def trained(
     data = datasets.read(DATA)
     with torch_run("small", data, config, np.random.default_rng(seed), progress) as run:
         network = SmallNetwork(len(data.users), len(data.items)).to(run.device)
-        some = next(network.epochs(data, 200)(np.random.default_rng(0)))
+        objective = network.objective(data, 200)
+        some = objective.batch(next(iter(objective.drafts(np.random.default_rng(0)))), ALONE)
         if measured:
             validation = Validation(
                 "rmse", lambda: float((network(some) - some.ratings).square().mean().sqrt()), larger_is_better=False
@@ -97,7 +111,7 @@ def trained(
             before_step()
             return scale * network.loss(batch)
 
-        run.train(network, network.epochs(data, config.batch_size), loss, validation=validation)
+        run.train(network, network.objective(data, config.batch_size, loss), validation=validation)
         assert not network.training
         state = network.state_dict()
     return b"".join(tensor.cpu().numpy().tobytes() for tensor in state.values()), run.curve

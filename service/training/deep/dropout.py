@@ -9,6 +9,8 @@ from typing import Final
 import torch
 from torch import nn
 
+from service.training.deep.row_draws import dropout, rows_drawn_for
+
 # 8 MiB; a call for more values draws for itself.
 _KEPT: Final = 1 << 21
 
@@ -35,8 +37,10 @@ class Dropout(nn.Module):
         """Drop some of the values, of any shape."""
         if not self.training or not self.share:
             return values
-        factors = self._factors
-        if factors is None or values.is_cuda or values.numel() > factors.numel():
-            return nn.functional.dropout(values, self.share)
-        start = int(torch.randint(factors.numel() - values.numel() + 1, (1,)))
+        factors, rows = self._factors, rows_drawn_for()
+        of_row = values[0].numel() if len(values) else 0
+        n, before = (values.numel(), 0) if rows is None else (rows.n * of_row, rows.start * of_row)
+        if factors is None or values.is_cuda or n > factors.numel():
+            return dropout(values, self.share)
+        start = int(torch.randint(factors.numel() - n + 1, (1,))) + before
         return values * factors[start : start + values.numel()].view(values.shape)

@@ -1,15 +1,33 @@
 """The surroundings of one fit: its device, its seed, its checkpoint."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, Protocol
 
 import numpy as np
 import torch
 
-from service.training.checkpoint_folder import Checkpoint
+from service.training.deep.group import Group
 from service.training.interactions import Progress
 
 CPU: Final = "cpu"
+
+
+class KeptState(Protocol):
+    """Where a loop keeps its state, as `Checkpoint`."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to write."""
+
+    def read(self) -> bytes | None:
+        """Return what was written last; None if nothing was."""
+
+    def write(self, content: Callable[[BinaryIO], None]) -> None:
+        """Replace it by what `content` writes into a file."""
+
+    def remove(self) -> None:
+        """Remove it, because it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +41,7 @@ class FitContext:
         device: Where the network is trained.
         seed: From the generator of the fit.
         checkpoint: Where the loop keeps its state.
+        group: The processes that train the network together; None for this one alone.
     """
 
     algorithm: str
@@ -30,7 +49,8 @@ class FitContext:
     progress: Progress
     device: torch.device
     seed: int
-    checkpoint: Checkpoint
+    checkpoint: KeptState
+    group: Group | None = None
 
     @property
     def mixes_precision(self) -> bool:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from service.models.networks.history_inputs import LOG_UNIT, MEAN_COUNT, HistoryInputs
+from service.training.deep.share import Rows
 from service.training.interactions import Float32, Float64, Int64
 
 
@@ -23,6 +24,7 @@ class HistoryBatch(NamedTuple):
         signals: Float32 (s, n), the weight of each interaction in each sum.
         figures: Float32 (b, f), what does not depend on embeddings.
         attributes: Int64 (b, c), a category for each column of users.
+        rows: Which users of a batch that processes share these are; None for all.
     """
 
     items: torch.Tensor
@@ -30,6 +32,7 @@ class HistoryBatch(NamedTuple):
     signals: torch.Tensor
     figures: torch.Tensor
     attributes: torch.Tensor
+    rows: Rows | None = None
 
 
 def history_batch(
@@ -39,6 +42,7 @@ def history_batch(
     weights: Float64,
     residuals: Float32 | None,
     attributes: NDArray[np.integer],
+    rows: Rows | None = None,
 ) -> HistoryBatch:
     """Build a batch.
 
@@ -49,6 +53,7 @@ def history_batch(
         weights: Float64 (n,), what each interaction weighs without recency.
         residuals: Float32 (n,), ratings above the items' means; None if ratings are not read.
         attributes: Int (b, c), a category for each column of users.
+        rows: Which users of a batch that processes share these are; None for all.
     """
     stops = np.cumsum(sizes)
     offsets = stops - sizes
@@ -70,6 +75,7 @@ def history_batch(
         torch.from_numpy(signals),
         torch.from_numpy(figures),
         torch.from_numpy(attributes.astype(np.int64)),
+        rows,
     )
 
 

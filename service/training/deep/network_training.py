@@ -32,3 +32,9 @@ class NetworkTraining(Hyperparameters):
     clip_norm: Annotated[
         float, {"least": 0, "most": 1e6}, "The largest norm of all gradients of a step; 0 for no limit."
     ] = 0.0
+    average_every: Annotated[
+        int,
+        {"unit": "batches", "least": 0, "most": 1_000_000},
+        "On several workers: batches of each one after which their parameters are averaged; 0 to share every batch and "
+        "add gradients, which computes what one process computes.",
+    ] = 0

@@ -1,6 +1,6 @@
 """Interactions as batches for a softmax: each user's history before an interaction, and its item among the others'."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -11,7 +11,8 @@ from service.training.data_features import DataFeatures
 from service.training.deep.history_batch import HistoryBatch, history_batch
 from service.training.deep.interaction_dataset import InteractionBatch, InteractionDataset
 from service.training.deep.item_batch import ItemBatch, item_batch
-from service.training.deep.loaders import in_order, shuffled_epochs
+from service.training.deep.loaders import ShuffledBatches, in_order
+from service.training.deep.share import Rows, Share
 from service.training.interactions import Float64, Int64, Interactions
 
 # Logits of this are as good as none.
@@ -28,6 +29,7 @@ class NextBatch(NamedTuple):
         corrections: Float32 (q,), the logarithm of the probability that an item is in a batch.
         excluded_users: Int64 (m,), with `excluded_places`: the pairs that do not compete.
         excluded_places: Int64 (m,), the places of items that the user already has.
+        n_terms: The users of all parts of the batch.
     """
 
     histories: HistoryBatch
@@ -36,6 +38,19 @@ class NextBatch(NamedTuple):
     corrections: torch.Tensor
     excluded_users: torch.Tensor
     excluded_places: torch.Tensor
+    n_terms: int
+
+
+class NextDraft(NamedTuple):
+    """What is drawn for a batch.
+
+    Attributes:
+        indices: The b interactions, of those that are learnt.
+        drawn: Int64 (m,), the rows of items drawn evenly.
+    """
+
+    indices: list[int]
+    drawn: Int64
 
 
 class NextBatches:
@@ -70,10 +85,9 @@ class NextBatches:
         self._inputs: Final = inputs
         self._n_items: Final = len(data.items)
         self._n_drawn: Final = n_drawn
-        dataset = InteractionDataset(data, features, inputs.weights, positions)
-        self._epoch: Final[Callable[[np.random.Generator], Iterable[InteractionBatch]]] = shuffled_epochs(
-            dataset, batch_size, drop_last=True
-        )
+        self._item_rows: Final = data.item_rows[positions]
+        self._batch_size: Final = batch_size
+        self._dataset: Final = InteractionDataset(data, features, inputs.weights, positions)
         self.n_batches: Final = max(1, positions.size // batch_size)
         counts = np.bincount(data.item_rows[positions], minlength=self._n_items)
         self._known: Final = np.flatnonzero(counts)
@@ -82,37 +96,41 @@ class NextBatches:
             missed += n_drawn * np.log1p(-1 / (self._known.size + 1))
         self._corrections: Final = np.log(np.maximum(-np.expm1(missed), 1e-12)).astype(np.float32)
 
-    def epoch(self, generator: np.random.Generator) -> Iterator[NextBatch]:
-        """Return all learnt interactions in random order."""
-        for batch in self._epoch(generator):
+    def drafts(self, generator: np.random.Generator) -> Iterator[NextDraft]:
+        """Yield all learnt interactions in random order, by batches."""
+        for indices in ShuffledBatches(len(self._dataset), self._batch_size, generator, drop_last=True):
             drawn = self._known[generator.integers(0, self._known.size, self._n_drawn)]
-            yield self._batch(batch, drawn)
+            yield NextDraft(indices, drawn)
 
-    def histories_of(self, batch: InteractionBatch) -> HistoryBatch:
-        """Return the histories of a batch of interactions."""
+    def batch(self, draft: NextDraft, share: Share) -> NextBatch:
+        """Return a batch with a share of its users, and of the inputs of its items, which all are among the logits."""
+        users = share.rows(len(draft.indices))
+        own = self._dataset.__getitems__(draft.indices[users.places])
+        items = self._item_rows[draft.indices].astype(np.int64)
+        rows, places = np.unique(np.concatenate([items, draft.drawn]), return_inverse=True)
+        column = np.full(self._n_items + 1, -1, dtype=np.int64)
+        column[rows] = np.arange(rows.size)
+        found = column[own.history.numpy()]
+        of_users, window_places = np.nonzero(found >= 0)
+        return NextBatch(
+            self.histories_of(own, users),
+            item_batch(self._features.items, rows, share.rows(rows.size)),
+            torch.from_numpy(places[: items.size][users.places].astype(np.int64)),
+            torch.from_numpy(self._corrections[rows]),
+            torch.from_numpy(of_users),
+            torch.from_numpy(found[of_users, window_places]),
+            users.n_terms,
+        )
+
+    def histories_of(self, batch: InteractionBatch, rows: Rows | None = None) -> HistoryBatch:
+        """Return the histories of a batch of interactions, of which they may be some rows."""
         history = batch.history.numpy()
         is_known = history != self._n_items
         weights: Float64 = batch.history_weights.numpy()[is_known].astype(np.float64)
         sizes = is_known.sum(axis=1)
-        return history_batch(self._inputs, history[is_known], sizes, weights, None, batch.attributes.numpy())
+        return history_batch(self._inputs, history[is_known], sizes, weights, None, batch.attributes.numpy(), rows)
 
     def in_order(self, positions: Int64, batch_size: int = 512) -> Iterable[HistoryBatch]:
         """Return the histories before some interactions, by batches."""
         dataset = InteractionDataset(self._data, self._features, self._inputs.weights, positions)
         return map(self.histories_of, in_order(dataset, batch_size))
-
-    def _batch(self, batch: InteractionBatch, drawn: Int64) -> NextBatch:
-        items = batch.items.numpy()
-        rows, places = np.unique(np.concatenate([items, drawn]), return_inverse=True)
-        column = np.full(self._n_items + 1, -1, dtype=np.int64)
-        column[rows] = np.arange(rows.size)
-        found = column[batch.history.numpy()]
-        users, window_places = np.nonzero(found >= 0)
-        return NextBatch(
-            self.histories_of(batch),
-            item_batch(self._features.items, rows),
-            torch.from_numpy(places[: items.size].astype(np.int64)),
-            torch.from_numpy(self._corrections[rows]),
-            torch.from_numpy(users),
-            torch.from_numpy(found[users, window_places]),
-        )

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from service.models.networks.pair_ranker import PairRanker
+from service.training.deep.row_draws import RowDropout
 from service.training.interactions import Float32
 
 _ACTIVATIONS = {"elu": nn.functional.elu, "relu": nn.functional.relu}
@@ -49,7 +50,7 @@ class PairNet(nn.Module):
         self.further = nn.ModuleList(
             nn.Linear(before, after) for before, after in zip(units, (*units[1:], 1), strict=True)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = RowDropout(dropout)
         self.offset = nn.Parameter(torch.tensor(float(offset)))
         last = self.further[-1]
         nn.init.zeros_(last.weight)

@@ -11,11 +11,13 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from service.models.networks.history_inputs import HistoryInputs
 from service.training.data_features import DataFeatures
 from service.training.deep.history_batch import HistoryBatch, history_batch
 from service.training.deep.item_batch import ItemBatch, item_batch
+from service.training.deep.share import Rows, Share
 from service.training.interactions import Float32, Float64, Int64, Interactions
 from service.training.recent_histories import RecentHistories
 
@@ -33,6 +35,7 @@ class RatingBatch(NamedTuple):
         users: Int64 (t,), the place of each target's user in the batch.
         places: Int64 (t,), the place of each target's item in `items`.
         targets: Float32 (t,), ratings in the unit of the network.
+        n_terms: The targets of all parts of the batch.
     """
 
     histories: HistoryBatch
@@ -40,6 +43,19 @@ class RatingBatch(NamedTuple):
     users: torch.Tensor
     places: torch.Tensor
     targets: torch.Tensor
+    n_terms: int
+
+
+class RatingDraft(NamedTuple):
+    """What is drawn for a batch.
+
+    Attributes:
+        users: Int64 (b,), user rows.
+        is_input: Bool (n,), which of their ratings are the histories, one user after the other; not all of them.
+    """
+
+    users: Int64
+    is_input: NDArray[np.bool_]
 
 
 class RatingBatches:
@@ -67,14 +83,37 @@ class RatingBatches:
         self._residuals: Final = self._ratings - item_means[self._items]
         self._weights: Final[Float64] = np.ones(len(data))
 
-    def epoch(self, batch_size: int, generator: np.random.Generator) -> Iterator[RatingBatch]:
-        """Return the users with ratings in random order, by batches of about so many ratings."""
+    def drafts(self, batch_size: int, generator: np.random.Generator) -> Iterator[RatingDraft]:
+        """Yield the users with ratings in random order, by batches of about so many ratings."""
         users = generator.permutation(np.flatnonzero(self._sizes))
         number = np.cumsum(self._sizes[users]) // batch_size
         for batch in np.split(users, np.flatnonzero(np.diff(number)) + 1):
-            found = self._batch(batch, generator)
-            if found.targets.numel():
-                yield found
+            sizes = self._sizes[batch]
+            shares = generator.uniform(_LEAST_SHARE, _MOST_SHARE, batch.size)
+            is_input = generator.random(int(sizes.sum())) < np.repeat(shares, sizes)
+            if not is_input.all():
+                yield RatingDraft(batch, is_input)
+
+    def batch(self, draft: RatingDraft, share: Share) -> RatingBatch:
+        """Return a batch with a share of its users, and of the inputs of the items of all targets."""
+        sizes = self._sizes[draft.users]
+        part = share.rows_by_work(sizes)
+        users, own_sizes = draft.users[part.places], sizes[part.places]
+        places = self._places(draft.users)
+        start = int(sizes[: part.start].sum())
+        own = slice(start, start + int(own_sizes.sum()))
+        is_input, own_places = draft.is_input[own], places[own]
+        of_user = np.repeat(np.arange(users.size), own_sizes)
+        rows = np.unique(self._items[places[~draft.is_input]])
+        targets = own_places[~is_input]
+        return RatingBatch(
+            self._histories(users, own_places[is_input], of_user[is_input], part),
+            item_batch(self._features.items, rows, share.rows(rows.size)),
+            torch.from_numpy(of_user[~is_input]),
+            torch.from_numpy(np.searchsorted(rows, self._items[targets])),
+            torch.from_numpy(self._ratings[targets]),
+            int((~draft.is_input).sum()) * part.n_copies,
+        )
 
     def n_batches(self, batch_size: int) -> int:
         """Return about how many batches an epoch has."""
@@ -87,22 +126,6 @@ class RatingBatches:
             places = self._places(batch)
             yield self._histories(batch, places, np.repeat(np.arange(batch.size), self._sizes[batch]))
 
-    def _batch(self, users: Int64, generator: np.random.Generator) -> RatingBatch:
-        sizes = self._sizes[users]
-        of_user = np.repeat(np.arange(users.size), sizes)
-        shares = generator.uniform(_LEAST_SHARE, _MOST_SHARE, users.size)
-        is_input = generator.random(of_user.size) < shares[of_user]
-        places = self._places(users)
-        targets = places[~is_input]
-        rows, item_places = np.unique(self._items[targets], return_inverse=True)
-        return RatingBatch(
-            self._histories(users, places[is_input], of_user[is_input]),
-            item_batch(self._features.items, rows),
-            torch.from_numpy(of_user[~is_input]),
-            torch.from_numpy(item_places.astype(np.int64)),
-            torch.from_numpy(self._ratings[targets]),
-        )
-
     def _places(self, users: Int64) -> Int64:
         """Return the places of all ratings of users, one user after the other, oldest first."""
         sizes = self._sizes[users]
@@ -110,7 +133,7 @@ class RatingBatches:
         places: Int64 = np.arange(sizes.sum()) + np.repeat(self._starts[users] - (stops - sizes), sizes)
         return places
 
-    def _histories(self, users: Int64, places: Int64, of_user: Int64) -> HistoryBatch:
+    def _histories(self, users: Int64, places: Int64, of_user: Int64, rows: Rows | None = None) -> HistoryBatch:
         """Return histories of users, the latest within the window, given their places and the user of each."""
         sizes = np.bincount(of_user, minlength=users.size)
         later = np.repeat(np.cumsum(sizes), sizes) - 1 - np.arange(places.size)
@@ -124,4 +147,5 @@ class RatingBatches:
             self._weights[: places.size],
             self._residuals[places],
             self._features.users[users],
+            rows,
         )

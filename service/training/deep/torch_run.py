@@ -5,23 +5,26 @@ large data, the number of threads alone. A fit that was killed and is run again 
 not.
 """
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
 
-from service.training.algorithms import hyperparameters
+from service.errors import LeftGroup
 from service.training.algorithms.kernels import threads
 from service.training.checkpoint_folder import Checkpoint
-from service.training.deep.fit_context import CPU, FitContext
+from service.training.deep.fit_context import CPU, FitContext, KeptState
+from service.training.deep.fit_digest import fit_digest
+from service.training.deep.group import group_in_use
+from service.training.deep.group_checkpoint import GroupCheckpoint
 from service.training.deep.learning_curve import LearningCurve
+from service.training.deep.objective import Objective
 from service.training.deep.training_loop import TrainingLoop, Validation
 from service.training.interactions import Interactions, Progress
 
+D = TypeVar("D")
 B = TypeVar("B")
 # Below so many interactions, steps are so short that threads wait for each other most of the time.
 _THREADS_FROM: Final = 200_000
@@ -51,8 +54,7 @@ class TorchRun:
     def train(
         self,
         network: torch.nn.Module,
-        epoch: Callable[[np.random.Generator], Iterable[B]],
-        loss: Callable[[B], torch.Tensor],
+        objective: Objective[D, B],
         *,
         validation: Validation | None = None,
         optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer] | None = None,
@@ -62,9 +64,7 @@ class TorchRun:
 
         Args:
             network: On `device`. What must survive a killed process is in its parameters and buffers.
-            epoch: Returns the batches of one epoch, drawn from the given generator alone: tensors, or tuples, lists
-                and dicts of them, which are moved to `device`.
-            loss: The scalar loss of a batch.
+            objective: What it learns; batches are moved to `device`.
             validation: Measures each epoch; without one, all epochs are trained and the last is kept.
             optimizer: Makes the optimiser; None for Adam with the settings of the Config.
             rate: The factor of the learning rate at a step, from 0; None for 1.
@@ -72,8 +72,12 @@ class TorchRun:
         Raises:
             TrainingDiverged: The loss, the validation or a parameter is not finite.
             RunError: A checkpoint cannot be written.
+            LeftGroup: This is not the first member of the group, which makes the model.
         """
-        self._curve = TrainingLoop(self.context, network, epoch, loss, validation, optimizer, rate).run()
+        self._curve = TrainingLoop(self.context, network, objective, validation, optimizer, rate).run()
+        group = self.context.group
+        if group is not None and not group.is_first:
+            raise LeftGroup("The first member makes the model.")
 
 
 @contextmanager
@@ -90,8 +94,12 @@ def torch_run(
         progress: Called with the stage "fit" and epochs.
     """
     seed = int(rng.integers(1 << 62))
+    group = group_in_use()
     has_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if has_gpu else CPU)
+    if has_gpu and group is not None:
+        # Members of one machine take turns with its devices; a cluster shows each member its own.
+        torch.cuda.set_device(group.share.rank % torch.cuda.device_count())
     before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     with torch.random.fork_rng(enabled=True), threads.one_blas_thread():
         torch.set_num_threads(threads.count() if len(data) >= _THREADS_FROM else 1)
@@ -99,33 +107,11 @@ def torch_run(
         # `use_deterministic_algorithms` does the same, and imports PyTorch's compiler, which takes seconds.
         torch.set_deterministic_debug_mode("default" if has_gpu else "error")
         torch.manual_seed(seed)
-        name = f"{algorithm}-{_digest(algorithm, data, config, seed, device)}"
+        surroundings = {"seed": seed, "device": device.type, "threads": torch.get_num_threads()}
+        name = f"{algorithm}-{fit_digest(algorithm, data, config, surroundings)}"
+        checkpoint: KeptState = Checkpoint(name) if group is None else GroupCheckpoint(group)
         try:
-            yield TorchRun(FitContext(algorithm, config, progress, device, seed, Checkpoint(name)))
+            yield TorchRun(FitContext(algorithm, config, progress, device, seed, checkpoint, group))
         finally:
             torch.set_num_threads(before[0])
             torch.set_deterministic_debug_mode(before[1])
-
-
-def _digest(algorithm: str, data: Interactions, config: Any, seed: int, device: torch.device) -> str:
-    """Return a digest of everything that the result depends on."""
-    described = {
-        "algorithm": algorithm,
-        "config": hyperparameters.as_json(config),
-        "seed": seed,
-        "shape": (len(data.users), len(data.items)),
-        "values": (data.rating_min, data.rating_max, data.event_values),
-        "torch": torch.__version__,
-        "device": device.type,
-        "threads": torch.get_num_threads(),
-    }
-    digest = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=16)
-    # Attributes are found by id, and so the ids count.
-    known = [data.items.id_of, data.catalogue.attributes]
-    if data.user_catalogue.attributes:
-        known += [data.users.id_of, data.user_catalogue.attributes]
-    digest.update(json.dumps(known, sort_keys=True, default=str).encode())
-    for column in (data.user_rows, data.item_rows, data.ratings, data.timestamps, data.types, data.rated):
-        if column is not None:
-            digest.update(np.ascontiguousarray(column).data)
-    return digest.hexdigest()

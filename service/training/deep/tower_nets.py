@@ -19,8 +19,10 @@ from service.models.networks.history_inputs import HistoryInputs
 from service.models.networks.history_tower import HistoryTower
 from service.models.networks.perceptron import Perceptron
 from service.models.networks.tower_outputs import TowerOutputs
+from service.training.deep.gathered import gathered
 from service.training.deep.history_batch import HistoryBatch
 from service.training.deep.item_batch import ItemBatch
+from service.training.deep.row_draws import RowDropout, drawing_for, uniform
 from service.training.deep.tower_config import TowerConfig
 from service.training.interactions import Float32
 
@@ -62,7 +64,7 @@ class Layers(nn.Module):
         for n_units in units:
             found += [nn.Linear(width, n_units), nn.ReLU()]
             if dropout:
-                found.append(nn.Dropout(dropout))
+                found.append(RowDropout(dropout))
             width = n_units
         self.hidden = nn.Sequential(*found)
         self.last = nn.Linear(width, n_outputs)
@@ -146,6 +148,10 @@ class HistoryNet(nn.Module):
 
     def forward(self, batch: HistoryBatch) -> torch.Tensor:
         """Return the outputs of b users, float32 (b, n_outputs)."""
+        with drawing_for(batch.rows):
+            return self._outputs(batch)
+
+    def _outputs(self, batch: HistoryBatch) -> torch.Tensor:
         n_sums = len(self.inputs.half_lives)
         parts = [_sums(self.chosen, batch, signals) for signals in batch.signals[:n_sums]]
         if self.rated is not None:
@@ -154,8 +160,7 @@ class HistoryNet(nn.Module):
         if self.sizes:
             categories = batch.attributes
             if self.training and self.unknown_share:
-                shape, device = categories.shape, categories.device
-                categories = categories * (torch.rand(shape, device=device) >= self.unknown_share)
+                categories = categories * (uniform(tuple(categories.shape), categories.device) >= self.unknown_share)
             parts.append(self.attributes[categories + self.starts].sum(dim=1))
         outputs: torch.Tensor = self.perceptron(torch.cat(parts, dim=1))
         return outputs
@@ -212,12 +217,16 @@ class ItemNet(nn.Module):
         self.biases = None if first_biases is None else nn.Parameter(torch.from_numpy(first_biases.copy()))
 
     def forward(self, batch: ItemBatch) -> torch.Tensor:
-        """Return the outputs of q items, float32 (q, n_outputs)."""
+        """Return the outputs of q items, float32 (q, n_outputs); of a part of a batch, those of the whole batch."""
+        with drawing_for(batch.part):
+            return gathered(self._own(batch), batch.part)
+
+    def _own(self, batch: ItemBatch) -> torch.Tensor:
         means = nn.functional.embedding_bag(batch.categories, self.categories, batch.offsets, mode="mean")
         own = self.own[batch.rows]
         biases = None if self.biases is None else self.biases[batch.rows]
         if self.training and self.unknown_share:
-            kept = torch.rand(len(batch.rows), device=own.device) >= self.unknown_share
+            kept = uniform((len(batch.rows),), own.device) >= self.unknown_share
             own = own * kept[:, None]
             biases = None if biases is None else biases * kept
         outputs: torch.Tensor = self.perceptron(own + means)

@@ -3,10 +3,13 @@
 Invariant: the state of the loop after a step is a function of its state before the step. It consists of the network,
 the optimiser, the best state, the learning curve, and the place in the epoch; generators are seeded anew for each
 epoch. So a loop that continues from a checkpoint ends with the bits of one that was never interrupted.
+
+In a training group each member runs the loop, and an `Exchange` makes its steps those of the group. The first member
+validates and keeps checkpoints.
 """
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar
 
@@ -14,9 +17,15 @@ import numpy as np
 import torch
 
 from service.errors import TrainingDiverged
+from service.training.deep.exchange import Exchange, NoExchange, steps_of
 from service.training.deep.fit_context import FitContext
+from service.training.deep.gradient_sum import GradientSum, take_of_first
 from service.training.deep.learning_curve import LearningCurve
+from service.training.deep.objective import Objective
+from service.training.deep.parameter_mean import ParameterMean
+from service.training.deep.share import Share
 
+D = TypeVar("D")
 B = TypeVar("B")
 
 
@@ -27,30 +36,31 @@ class Validation(NamedTuple):
         measure: Its name, such as "ndcg@10"; also in the learning curve.
         value: Called after each epoch, with the network in evaluation mode and without gradients.
         larger_is_better: False for an error.
+        part: In a group, called in place of `value` with each member's share of what is measured; the parts add up to
+            the value. None if the first member measures all.
     """
 
     measure: str
     value: Callable[[], float]
     larger_is_better: bool = True
+    part: Callable[[Share], float] | None = None
 
 
-class TrainingLoop(Generic[B]):
+class TrainingLoop(Generic[D, B]):
     """Trains one network, see `TorchRun.train`."""
 
     def __init__(
         self,
         context: FitContext,
         network: torch.nn.Module,
-        epoch: Callable[[np.random.Generator], Iterable[B]],
-        loss: Callable[[B], torch.Tensor],
+        objective: Objective[D, B],
         validation: Validation | None,
         optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer] | None,
         rate: Callable[[int], float] | None,
     ) -> None:
         self._context = context
         self._network = network
-        self._epoch = epoch
-        self._loss = loss
+        self._objective = objective
         self._validation = validation
         self._optimizer = self._adam(network) if optimizer is None else optimizer(network)
         self._base_rates = [group["lr"] for group in self._optimizer.param_groups]
@@ -62,10 +72,14 @@ class TrainingLoop(Generic[B]):
         self._step_of_epoch = 0
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=context.device)
         self._generator_state: Any = None  # of PyTorch, to continue with after a checkpoint
+        self._exchange = self._chosen_exchange()
 
     def run(self) -> LearningCurve:
         """Train to the end, from the checkpoint if there is one."""
         self._resume()
+        if self._context.group is not None:
+            # Members on processors of several kinds may have drawn numbers that differ in their last bits.
+            take_of_first(self._context.group, self._network)
         config, progress = self._context.config, self._context.progress
         progress("fit", len(self._curve.losses), config.n_epochs)
         while not self._is_done():
@@ -82,35 +96,42 @@ class TrainingLoop(Generic[B]):
         return len(self._curve.losses) >= config.n_epochs or self._curve.has_stalled(config.patience)
 
     def _train_epoch(self) -> None:
-        generator = self._context.epoch_generator(len(self._curve.losses))
-        batches = iter(self._epoch(generator))
-        if self._step_of_epoch:
-            # Drawn again and not used, so that the generator of the batches is where it was.
-            next(islice(batches, self._step_of_epoch - 1, self._step_of_epoch), None)
+        epoch, exchange = len(self._curve.losses), self._exchange
+        drafts = self._objective.drafts(self._context.epoch_generator(epoch))
+        # Those before a checkpoint are drawn again and not used, so that the generator of the batches is where it was.
+        steps = islice(steps_of(drafts, exchange.n_at_once), self._step_of_epoch // exchange.n_at_once, None)
         if self._generator_state is not None:
             _set_generators(self._generator_state)
             self._generator_state = None
+        exchange.start(epoch, self._step_of_epoch, self._loss_sum)
         self._network.train()
-        for batch in batches:
-            self._step(moved(batch, self._context.device))
-            if self._context.checkpoint.is_due:
+        for step in steps:
+            self._step(step)
+            exchange.after_step(epoch, self._step_of_epoch, self._loss_sum)
+            if exchange.is_synced and self._context.checkpoint.is_due:
                 self._keep()
+        exchange.after_epoch(self._loss_sum)
 
-    def _step(self, batch: B) -> None:
+    def _step(self, drafts: Sequence[D]) -> None:
         if self._rate is not None:
             factor = self._rate(self._n_steps)
             for group, base in zip(self._optimizer.param_groups, self._base_rates, strict=True):
                 group["lr"] = base * factor
+        exchange, objective = self._exchange, self._objective
+        batch = moved(objective.batch(exchange.own(drafts), exchange.share), self._context.device)
         self._optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self._context.device.type, dtype=torch.bfloat16, enabled=self._context.mixes_precision):
-            loss = self._loss(batch)
+            loss = objective.loss(batch) / objective.n_terms(batch)
         loss.backward()
+        loss = loss.detach()
+        exchange.after_gradients(loss)
         if clip_norm := self._context.config.clip_norm:
             torch.nn.utils.clip_grad_norm_(self._network.parameters(), clip_norm)
         self._optimizer.step()
-        self._loss_sum += loss.detach()
-        self._n_steps += 1
-        self._step_of_epoch += 1
+        self._loss_sum += loss
+        # A batch for each member counts for one each, also at the end of an epoch, where some have the same one.
+        self._n_steps += exchange.n_at_once
+        self._step_of_epoch += exchange.n_at_once
 
     def _end_epoch(self) -> None:
         self._require_finite("loss", float(self._loss_sum))
@@ -120,13 +141,24 @@ class TrainingLoop(Generic[B]):
         if self._validation is not None:
             self._network.eval()
             with torch.no_grad():
-                value = float(self._validation.value())
+                value = self._validated(self._validation)
             self._require_finite(self._validation.measure, value)
             self._curve.values.append(value)
         if self._curve.latest_is_best:
             self._best = {name: tensor.detach().clone() for name, tensor in self._network.state_dict().items()}
         if self._context.checkpoint.is_due:
             self._keep()
+
+    def _validated(self, validation: Validation) -> float:
+        """Return the value of the validation, the same in all members of a group."""
+        group = self._context.group
+        if group is None:
+            return float(validation.value())
+        if validation.part is None:
+            return group.number_of_first(float(validation.value()) if group.is_first else 0.0)
+        total = torch.tensor([validation.part(group.share)], dtype=torch.float64)
+        group.add(total)
+        return float(total)
 
     def _require_finite(self, name: str, value: float) -> None:
         """Refuse a number that is not finite.
@@ -140,6 +172,14 @@ class TrainingLoop(Generic[B]):
                 f"{context.algorithm} diverged in epoch {len(self._curve.losses) + 1} with lr={context.config.lr:g}: "
                 f"its {name} is not finite; lower lr or set clip_norm."
             )
+
+    def _chosen_exchange(self) -> Exchange:
+        group, every = self._context.group, self._context.config.average_every
+        if group is None or group.share.size == 1:
+            return NoExchange()
+        if every:
+            return ParameterMean(group, self._network, self._optimizer, every, self._context.seed)
+        return GradientSum(group, self._network)
 
     def _adam(self, network: torch.nn.Module) -> torch.optim.Optimizer:
         config = self._context.config

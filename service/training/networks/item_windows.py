@@ -12,6 +12,7 @@ import torch
 
 from service.models.user_history import DISMISS
 from service.training.assembly import event_types, time_ranks
+from service.training.deep.share import Rows, Share
 from service.training.interactions import Int64, Interactions
 
 # The target of a position that has none.
@@ -61,8 +62,8 @@ class Histories(NamedTuple):
         items = np.where(known, self.items[np.where(known, places, 0)], self.n_items)
         return torch.from_numpy(items), torch.from_numpy(sizes - 1)
 
-    def epoch(self, window: int, n_positions: int, rng: np.random.Generator) -> Iterator["Batch"]:
-        """Yield the batches of one epoch.
+    def drafts(self, window: int, n_positions: int, rng: np.random.Generator) -> Iterator["Draft"]:
+        """Yield the windows of one epoch, by batches.
 
         Args:
             window: The most positions of a window.
@@ -86,15 +87,30 @@ class Histories(NamedTuple):
         batches = list(_cut(sizes[order], n_positions))
         for number in rng.permutation(len(batches)).tolist():
             own = order[slice(*batches[number])]
-            yield self._batch(begins[own], sizes[own])
+            yield Draft(begins[own], sizes[own])
 
-    def _batch(self, begins: Int64, sizes: Int64) -> "Batch":
-        places = begins[:, np.newaxis] + np.arange(sizes.max())
-        known = np.arange(places.shape[1]) < sizes[:, np.newaxis]
+    def batch(self, draft: "Draft", share: Share) -> "Batch":
+        """Return a share of the windows of a batch, padded to the longest of all."""
+        part = share.rows(draft.sizes.size)
+        places = draft.begins[part.places, np.newaxis] + np.arange(draft.sizes.max())
+        known = np.arange(places.shape[1]) < draft.sizes[part.places, np.newaxis]
         places[~known] = 0
         items = np.where(known, self.items[places], self.n_items)
         targets = np.where(known, self.items[places + 1], NONE)
-        return Batch(torch.from_numpy(items), torch.from_numpy(targets))
+        n_terms = int(draft.sizes.sum()) * part.n_copies
+        return Batch(torch.from_numpy(items), torch.from_numpy(targets), part, n_terms)
+
+
+class Draft(NamedTuple):
+    """The windows of a batch.
+
+    Attributes:
+        begins: Int64 (b,), where each begins in `Histories.items`.
+        sizes: Int64 (b,), the positions of each.
+    """
+
+    begins: Int64
+    sizes: Int64
 
 
 class Batch(NamedTuple):
@@ -103,10 +119,14 @@ class Batch(NamedTuple):
     Attributes:
         items: Int64 (b, t), item rows, padded at the end by `n_items`.
         targets: Int64 (b, t), the item that comes next, `NONE` where there is padding.
+        rows: Which windows of a batch that processes share these are.
+        n_terms: The positions of all parts of the batch.
     """
 
     items: torch.Tensor
     targets: torch.Tensor
+    rows: Rows
+    n_terms: int
 
 
 def _cut(sizes: Int64, n_positions: int) -> Iterator[tuple[int, int]]:

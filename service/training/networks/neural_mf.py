@@ -27,12 +27,15 @@ from service.models.networks.tower_outputs import TowerOutputs
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.weighted_history import DEFAULT_HALF_LIFE, WeightedHistory
+from service.training.deep.data_parallel import DataParallelFit
 from service.training.deep.network_training import NetworkTraining
 from service.training.deep.next_batches import EXCLUDED, NextBatch
 from service.training.deep.next_task import NextTask, chosen_inputs
+from service.training.deep.objective import Objective
 from service.training.deep.pair_net import PairNet, halving_units
 from service.training.deep.ranked_towers import RankedTowers, ranked_model
 from service.training.deep.ranker_share import RankerConfig
+from service.training.deep.row_draws import choices, drawing_for
 from service.training.deep.torch_run import torch_run
 from service.training.deep.tower_nets import HistoryNet, ItemNet
 from service.training.deep.trained_towers import TowerScales
@@ -138,8 +141,7 @@ def fit(data: Interactions, config: NeuralMfConfig, rng: np.random.Generator, pr
             network.users.perceptron.last.weight[:, : n_sums * config.width] = first_map.repeat(1, n_sums) / n_sums
         run.train(
             network,
-            task.batches.epoch,
-            lambda batch: loss_of(network, config, batch),
+            Objective(task.batches.drafts, task.batches.batch, lambda batch: loss_of(network, config, batch)),
             validation=network.validation(task, scales, config, run.device),
             rate=lambda step: max(_LAST_RATE, 1 - step / n_steps),
         )
@@ -149,24 +151,26 @@ def fit(data: Interactions, config: NeuralMfConfig, rng: np.random.Generator, pr
         return ranked_model(*(data, NAME, config, network, task, scales, run.curve, kept), offset=offset)
 
 
-ALGORITHMS: Final = {NAME: Algorithm(NeuralMfConfig, fit, kind="ranking")}
+ALGORITHMS: Final = {NAME: Algorithm(NeuralMfConfig, DataParallelFit(NAME, fit), kind="ranking")}
 
 
 def loss_of(network: RankedTowers, config: NeuralMfConfig, batch: NextBatch) -> torch.Tensor:
-    """Return the regularised cross-entropy of the network and of the product alone, the mean over the batch."""
+    """Return the regularised cross-entropy of the network and of the product alone, the sum over the batch."""
     users, items = network.users(batch.histories), network.items(batch.items)
     # Drawn from the items of the batch by the inverse of how often they are in one, items are drawn evenly from all.
     competing = (-batch.corrections).repeat(len(users), 1)
     competing[batch.excluded_users, batch.excluded_places] = EXCLUDED
     own = batch.places[:, None]
     shares = competing.scatter(1, own, 2 * EXCLUDED).softmax(dim=1)
-    places = torch.cat([own, torch.multinomial(shares, config.n_others, replacement=True)], dim=1)
-    of_pairs = items[places]
-    products = (users[:, None] * of_pairs).sum(dim=2) + network.ranker.offset
-    logits = network.ranker(users, items, places)
+    with drawing_for(batch.histories.rows):
+        places = torch.cat([own, choices(shares, config.n_others)], dim=1)
+        of_pairs = items[places]
+        products = (users[:, None] * of_pairs).sum(dim=2) + network.ranker.offset
+        logits = network.ranker(users, items, places)
     is_chosen = torch.zeros_like(logits)
     is_chosen[:, 0] = 1
     cross_entropy = nn.functional.binary_cross_entropy_with_logits
     total = cross_entropy(logits, is_chosen, reduction="sum") + cross_entropy(products, is_chosen, reduction="sum")
     squares = users.square().sum() + of_pairs.square().sum() / (1 + config.n_others)
-    return (total + config.reg * squares) / len(users)
+    loss: torch.Tensor = total + config.reg * squares
+    return loss

@@ -11,6 +11,7 @@ import math
 import torch
 from torch.nn import functional
 
+from service.training.deep.row_draws import drawing_for
 from service.training.networks.item_windows import NONE, Batch
 from service.training.networks.transformer import Transformer
 
@@ -32,12 +33,16 @@ class NextItemSoftmax:
         self._mixes = candidates.device.type == "cpu" and multiplies_bfloat16()
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Return the mean loss of the positions of a batch."""
-        with torch.autocast(batch.items.device.type, torch.bfloat16, enabled=self._mixes or self._is_autocast(batch)):
+        """Return the sum of the losses of the positions of a batch."""
+        with (
+            torch.autocast(batch.items.device.type, torch.bfloat16, enabled=self._mixes or self._is_autocast(batch)),
+            drawing_for(batch.rows),
+        ):
             has_target = batch.targets != NONE
             users, targets = self._network(batch.items)[has_target], batch.targets[has_target]
             if not self._n_negatives:
-                return functional.cross_entropy(functional.linear(users, self._network.table).float(), targets)
+                logits = functional.linear(users, self._network.table).float()
+                return functional.cross_entropy(logits, targets, reduction="sum")
             places = torch.randint(self._candidates.numel(), (self._n_negatives,), device=targets.device)
             negatives = self._candidates[places]
             table = self._network.table
@@ -46,7 +51,7 @@ class NextItemSoftmax:
             others = others.masked_fill(targets[:, None] == negatives, -torch.inf)
             wanted = (users.float() * table[targets]).sum(dim=1, keepdim=True)
             logits = torch.cat([wanted, others], dim=1)
-            return functional.cross_entropy(logits, torch.zeros_like(targets))
+            return functional.cross_entropy(logits, torch.zeros_like(targets), reduction="sum")
 
     @staticmethod
     def _is_autocast(batch: Batch) -> bool:

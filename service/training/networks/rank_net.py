@@ -33,11 +33,14 @@ from torch import nn
 from service.models.networks.tower_outputs import TowerOutputs
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.registry import Algorithm
+from service.training.deep.data_parallel import DataParallelFit
 from service.training.deep.next_batches import EXCLUDED, NextBatch
 from service.training.deep.next_task import NextTask
+from service.training.deep.objective import Objective
 from service.training.deep.pair_net import PairNet, halving_units
 from service.training.deep.ranked_towers import RankedTowers, ranked_model
 from service.training.deep.ranker_share import RankerConfig
+from service.training.deep.row_draws import choices, drawing_for
 from service.training.deep.torch_run import torch_run
 from service.training.deep.tower_nets import towers_of_one_map
 from service.training.deep.trained_towers import TowerScales
@@ -110,8 +113,7 @@ def fit(data: Interactions, config: RankNetConfig, rng: np.random.Generator, pro
         network.share_item_vectors()
         run.train(
             network,
-            task.batches.epoch,
-            lambda batch: joint_loss(network, config, batch),
+            Objective(task.batches.drafts, task.batches.batch, lambda batch: joint_loss(network, config, batch)),
             validation=network.validation(task, scales, config, run.device),
             rate=lambda step: max(_LAST_RATE, 1 - step / n_steps),
         )
@@ -119,23 +121,24 @@ def fit(data: Interactions, config: RankNetConfig, rng: np.random.Generator, pro
         return ranked_model(*(data, NAME, config, network, task, scales, run.curve, kept), offset=math.log(n_known))
 
 
-ALGORITHMS: Final = {NAME: Algorithm(RankNetConfig, fit, kind="ranking")}
+ALGORITHMS: Final = {NAME: Algorithm(RankNetConfig, DataParallelFit(NAME, fit), kind="ranking")}
 
 
 def joint_loss(network: RankedTowers, config: RankNetConfig, batch: NextBatch) -> torch.Tensor:
-    """Return the weighted sum of both objectives, the mean over the batch."""
+    """Return the weighted sum of both objectives, and over the users of the batch."""
     scale = config.temperature**-0.5
     users = scale * nn.functional.normalize(network.users(batch.histories), dim=1)
     items = scale * nn.functional.normalize(network.items(batch.items), dim=1)
     products = (users @ items.T).float()
     competing = products - batch.corrections
     competing[batch.excluded_users, batch.excluded_places] = EXCLUDED
-    similarity = nn.functional.cross_entropy(competing, batch.places)
-    places, log_shares = drawn_others(products.detach(), competing.detach(), batch.places, config.n_others)
-    logits = network.ranker(users, items, places).float() - log_shares - math.log(config.n_others)
+    similarity = nn.functional.cross_entropy(competing, batch.places, reduction="sum")
+    with drawing_for(batch.histories.rows):
+        places, log_shares = drawn_others(products.detach(), competing.detach(), batch.places, config.n_others)
+        logits = network.ranker(users, items, places).float() - log_shares - math.log(config.n_others)
     is_chosen = torch.zeros_like(logits)
     is_chosen[:, 0] = 1
-    preference = nn.functional.binary_cross_entropy_with_logits(logits, is_chosen, reduction="sum") / len(users)
+    preference = nn.functional.binary_cross_entropy_with_logits(logits, is_chosen, reduction="sum")
     return config.similarity_weight * similarity + preference
 
 
@@ -156,5 +159,5 @@ def drawn_others(
     """
     own = chosen[:, None]
     shares = competing.scatter(1, own, 2 * EXCLUDED).softmax(dim=1)
-    places = torch.cat([own, torch.multinomial(shares, n_others, replacement=True)], dim=1)
+    places = torch.cat([own, choices(shares, n_others)], dim=1)
     return places, products.gather(1, places) - competing.logsumexp(dim=1, keepdim=True)

@@ -27,11 +27,14 @@ from service.models.networks.sequence import SequenceTower
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble
+from service.training.deep.data_parallel import DataParallelFit
 from service.training.deep.network_training import NetworkTraining
+from service.training.deep.objective import Objective
+from service.training.deep.share import ALONE, Share
 from service.training.deep.torch_run import TorchRun, torch_run
 from service.training.deep.training_loop import Validation
 from service.training.interactions import Float32, Int64, Interactions, Progress
-from service.training.networks.item_windows import Batch, Histories
+from service.training.networks.item_windows import Draft, Histories
 from service.training.networks.next_item_softmax import NextItemSoftmax
 from service.training.networks.transformer import Transformer
 
@@ -157,7 +160,7 @@ def fit(data: Interactions, config: SequenceConfig, rng: np.random.Generator, pr
         )
 
 
-ALGORITHMS: Final = {NAME: Algorithm(SequenceConfig, fit, kind="ranking")}
+ALGORITHMS: Final = {NAME: Algorithm(SequenceConfig, DataParallelFit(NAME, fit), kind="ranking")}
 
 
 def _by_density(histories: Histories, config: SequenceConfig) -> tuple[float, int]:
@@ -183,22 +186,24 @@ def _train(
     stops[judged] -= 1
     learnt = histories._replace(stops=stops)
     drawn = np.bincount(learnt.items, minlength=learnt.n_items) > 0
-    objective = NextItemSoftmax(network, torch.from_numpy(np.flatnonzero(drawn)).to(run.device), n_negatives)
+    softmax = NextItemSoftmax(network, torch.from_numpy(np.flatnonzero(drawn)).to(run.device), n_negatives)
     n_positions = int(np.maximum(learnt.lengths - 1, 0).sum())
     batch_size = min(config.batch_size, max(_LEAST_BATCH, n_positions // _STEPS_PER_EPOCH))
     n_steps = config.n_epochs * max(1, n_positions // batch_size)
 
-    def epoch(rng: np.random.Generator) -> Iterator[Batch]:
+    def drafts(rng: np.random.Generator) -> Iterator[Draft]:
         network.dropout.draw(torch.Generator().manual_seed(int(rng.integers(1 << 62))))
-        return learnt.epoch(config.window, batch_size, rng)
+        return learnt.drafts(config.window, batch_size, rng)
+
+    def ndcg(share: Share = ALONE) -> float:
+        # Every nth user, so that the members of a group have histories of all lengths.
+        gains = _gains(network, histories, learnt, judged[share.rank :: share.size], run.device)
+        return gains / judged.size
 
     run.train(
         network,
-        epoch,
-        objective.loss,
-        validation=Validation(f"ndcg@{_TOP}", lambda: _ndcg(network, histories, learnt, judged, run.device))
-        if judged.size
-        else None,
+        Objective(drafts, learnt.batch, softmax.loss),
+        validation=Validation(f"ndcg@{_TOP}", ndcg, part=ndcg) if judged.size else None,
         optimizer=lambda module: torch.optim.AdamW(
             module.parameters(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98), fused=True
         ),
@@ -233,8 +238,8 @@ def _latest(
         yield some, network(items.to(device))[torch.arange(some.size, device=device), last.to(device)]
 
 
-def _ndcg(network: Transformer, histories: Histories, learnt: Histories, judged: Int64, device: torch.device) -> float:
-    """Return the mean NDCG@10 of the hidden interactions of users in lists of all items but those they know."""
+def _gains(network: Transformer, histories: Histories, learnt: Histories, judged: Int64, device: torch.device) -> float:
+    """Return the sum of NDCG@10 of the hidden interactions of users in lists of all items but those they know."""
     total = 0.0
     for users, states in _latest(network, learnt, judged, device):
         scores = (states @ network.table.T).cpu().numpy()
@@ -244,4 +249,4 @@ def _ndcg(network: Transformer, histories: Histories, learnt: Histories, judged:
             scores[row, learnt.items[learnt.starts[user] : learnt.stops[user]]] = -np.inf
         ranks = np.count_nonzero(scores > wanted[:, np.newaxis], axis=1)
         total += float((1 / np.log2(ranks[ranks < _TOP] + 2.0)).sum())
-    return total / judged.size
+    return total

@@ -22,8 +22,10 @@ from service.models.networks.tower_outputs import TowerOutputs
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.weighted_history import DEFAULT_HALF_LIFE, WeightedHistory
+from service.training.deep.data_parallel import DataParallelFit
 from service.training.deep.next_batches import EXCLUDED, NextBatch
 from service.training.deep.next_task import NextTask, chosen_inputs
+from service.training.deep.objective import Objective
 from service.training.deep.torch_run import torch_run
 from service.training.deep.tower_config import TowerConfig
 from service.training.deep.tower_lists import list_validation
@@ -105,16 +107,15 @@ def fit(data: Interactions, config: TwoTowerConfig, rng: np.random.Generator, pr
             items = torch.nn.functional.normalize(network.items(batch.items), dim=1)
             logits = users @ items.T / config.temperature - batch.corrections
             logits[batch.excluded_users, batch.excluded_places] = EXCLUDED
-            return torch.nn.functional.cross_entropy(logits, batch.places)
+            return torch.nn.functional.cross_entropy(logits, batch.places, reduction="sum")
 
         run.train(
             network,
-            task.batches.epoch,
-            loss,
+            Objective(task.batches.drafts, task.batches.batch, loss),
             validation=list_validation(network, task, scales, run.device),
             rate=lambda step: max(_LAST_RATE, 1 - step / n_steps),
         )
         return as_model(data, NAME, config, network, task.features, scales, task.is_known, run.curve)
 
 
-ALGORITHMS: Final = {NAME: Algorithm(TwoTowerConfig, fit, kind="ranking")}
+ALGORITHMS: Final = {NAME: Algorithm(TwoTowerConfig, DataParallelFit(NAME, fit), kind="ranking")}

@@ -23,8 +23,10 @@ from service.models.networks.tower_outputs import TowerOutputs
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.registry import Algorithm
 from service.training.data_features import DataFeatures
+from service.training.deep.data_parallel import DataParallelFit
 from service.training.deep.item_batch import item_batch
 from service.training.deep.loaders import rows_of_step
+from service.training.deep.objective import Objective
 from service.training.deep.rating_batches import RatingBatch, RatingBatches
 from service.training.deep.torch_run import torch_run
 from service.training.deep.tower_config import TowerConfig
@@ -106,7 +108,7 @@ def fit(
 
         def loss(batch: RatingBatch) -> torch.Tensor:
             predicted = product(network.users(batch.histories)[batch.users], network.items(batch.items)[batch.places])
-            return torch.nn.functional.mse_loss(predicted, batch.targets)
+            return torch.nn.functional.mse_loss(predicted, batch.targets, reduction="sum")
 
         def error() -> float:
             pairs = data.user_rows[judged], data.item_rows[judged]
@@ -114,8 +116,7 @@ def fit(
 
         run.train(
             network,
-            lambda generator: batches.epoch(batch_size, generator),
-            loss,
+            Objective(lambda generator: batches.drafts(batch_size, generator), batches.batch, loss),
             validation=Validation("rmse", error, larger_is_better=False) if judged.size else None,
             rate=lambda step: max(_LAST_RATE, 1 - step / n_steps),
         )
@@ -126,7 +127,7 @@ def fit(
         return as_model(data, NAME, config, network, features, scales, is_known, run.curve)
 
 
-ALGORITHMS: Final = {NAME: Algorithm(TwoTowerRatingConfig, fit)}
+ALGORITHMS: Final = {NAME: Algorithm(TwoTowerRatingConfig, DataParallelFit(NAME, fit))}
 
 
 def product(users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from service.training.deep.network_training import NetworkTraining
 from service.training.deep.next_batches import NextBatches
 from service.training.deep.next_validation import NextValidation, last_of_users
 from service.training.deep.rating_batches import RatingBatches
+from service.training.deep.share import ALONE
 from service.training.deep.tower_nets import HistoryNet, ItemNet
 from service.training.interactions import Interactions, ItemCatalogue, UserCatalogue
 from tests.support.interactions import rated
@@ -113,7 +114,8 @@ def test_no_rating_is_predicted_from_itself(data: Interactions) -> None:
     ratings = np.arange(len(data), dtype=np.float32)
     batches = RatingBatches(data, features, long, ratings, np.zeros(N_ITEMS, np.float32))
     n_inputs, targets = 0, []
-    for batch in batches.epoch(20, np.random.default_rng(0)):
+    for draft in batches.drafts(20, np.random.default_rng(0)):
+        batch = batches.batch(draft, ALONE)
         offsets = [*batch.histories.offsets.tolist(), batch.histories.items.numel()]
         items = batch.items.rows[batch.places]
         for user, item in zip(batch.users.tolist(), items.tolist(), strict=True):
@@ -129,7 +131,7 @@ def test_a_softmax_batch_has_its_items_once_and_leaves_out_what_users_have(data:
     features, inputs = DataFeatures.of(data), inputs_of(rated=False)
     batches = NextBatches(data, features, inputs, np.arange(len(data)), 8, 3)
     rng = np.random.default_rng(0)
-    found = [batch for _ in range(300) for batch in batches.epoch(rng)]
+    found = [batches.batch(draft, ALONE) for _ in range(300) for draft in batches.drafts(rng)]
     counts, corrections = np.zeros(N_ITEMS), np.zeros(N_ITEMS)
     for batch in found:
         rows = batch.items.rows.numpy()

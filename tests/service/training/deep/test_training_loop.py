@@ -77,8 +77,7 @@ def test_gradients_are_clipped() -> None:
         before = [parameter.detach().clone() for parameter in network.parameters()]
         run.train(
             network,
-            network.epochs(data, config.batch_size),
-            lambda batch: 1e4 * network.loss(batch),
+            network.objective(data, config.batch_size, lambda batch: 1e4 * network.loss(batch)),
             optimizer=lambda net: torch.optim.SGD(net.parameters(), lr=1.0),
         )
         moves = torch.cat([(a - b).ravel() for a, b in zip(network.parameters(), before, strict=True)])
@@ -99,6 +98,6 @@ def test_the_rate_is_a_factor_of_the_learning_rate() -> None:
     with torch_run("small", data, config, np.random.default_rng(0), no_progress) as run:
         network = SmallNetwork(60, 40)
         before = network.users.weight.detach().clone()
-        run.train(network, network.epochs(data, config.batch_size), network.loss, rate=rate)
+        run.train(network, network.objective(data, config.batch_size), rate=rate)
         assert torch.equal(before, network.users.weight)
     assert steps == list(range(n_steps))

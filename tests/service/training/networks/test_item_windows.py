@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.models.user_history import DISMISS, RATING
+from service.training.deep.share import ALONE
 from service.training.networks.item_windows import NONE, Batch, Histories
 from tests.support.interactions import rated
 
@@ -43,7 +44,7 @@ def test_an_epoch_has_the_latest_window_of_every_user(
 ) -> None:
     """Targets follow their items in one user's history; a batch is within its positions, or a single window."""
     known = histories(lengths)
-    batches = list(known.epoch(window, n_positions, np.random.default_rng(seed)))
+    batches = [known.batch(draft, ALONE) for draft in known.drafts(window, n_positions, np.random.default_rng(seed))]
     windows = [row for batch in batches for row in rows_of(batch, known.n_items)]
     for items, targets in windows:
         assert 1 <= len(items) <= window
@@ -66,8 +67,8 @@ def test_long_histories_have_windows_in_proportion() -> None:
     counts = np.zeros(60)
     n_epochs = 400
     for seed in range(n_epochs):
-        for batch in known.epoch(10, 1000, np.random.default_rng(seed)):
-            np.add.at(counts, batch.targets.numpy().ravel(), 1)
+        for draft in known.drafts(10, 1000, np.random.default_rng(seed)):
+            np.add.at(counts, known.batch(draft, ALONE).targets.numpy().ravel(), 1)
     assert counts[0] == 0
     assert abs(counts.sum() / n_epochs - 59) < 3
     assert (counts[1:] > 0).all()
@@ -77,7 +78,8 @@ def test_the_same_generator_gives_the_same_batches() -> None:
     """And another one gives others."""
     known = histories([30, 7, 12, 90, 2])
     first, same, other = (
-        [batch.items.tolist() for batch in known.epoch(5, 20, np.random.default_rng(seed))] for seed in (1, 1, 2)
+        [known.batch(draft, ALONE).items.tolist() for draft in known.drafts(5, 20, np.random.default_rng(seed))]
+        for seed in (1, 1, 2)
     )
     assert first == same != other
 

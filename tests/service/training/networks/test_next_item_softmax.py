@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from service.training.deep.share import ALONE
 from service.training.networks import next_item_softmax
 from service.training.networks.item_windows import NONE, Batch
 from service.training.networks.next_item_softmax import NextItemSoftmax
@@ -29,11 +30,11 @@ def batch() -> Batch:
     rng = np.random.default_rng(0)
     items, targets = rng.integers(0, N_ITEMS, (2, 3, 6))
     items[2, 4:], targets[2, 4:] = N_ITEMS, NONE
-    return Batch(torch.from_numpy(items), torch.from_numpy(targets))
+    return Batch(torch.from_numpy(items), torch.from_numpy(targets), ALONE.rows(3), int((targets != NONE).sum()))
 
 
 def by_hand(made: Transformer, given: Batch) -> float:
-    """Return the mean of minus the logarithm of the probability of each target, in float64."""
+    """Return the sum of minus the logarithms of the probabilities of targets, in float64."""
     users = made(given.items).detach().double().numpy()
     table = made.table.detach().double().numpy()
     losses = []
@@ -42,7 +43,7 @@ def by_hand(made: Transformer, given: Batch) -> float:
             if target != NONE:
                 logits = table @ users[row, place]
                 losses.append(np.log(np.exp(logits).sum()) - logits[target])
-    return float(np.mean(losses))
+    return float(np.sum(losses))
 
 
 def test_without_a_sample_it_is_the_softmax_over_all_items() -> None:
@@ -59,15 +60,15 @@ def test_a_sample_estimates_it() -> None:
     torch.manual_seed(1)
     objective = NextItemSoftmax(made, torch.arange(N_ITEMS), 20)
     with torch.no_grad():
-        losses = [float(objective.loss(given)) for _ in range(300)]
+        losses = [float(objective.loss(given)) / given.n_terms for _ in range(300)]
     assert np.std(losses) > 0.01
-    assert np.mean(losses) == pytest.approx(by_hand(made, given), abs=0.15)
+    assert np.mean(losses) == pytest.approx(by_hand(made, given) / given.n_terms, abs=0.15)
 
 
 def test_a_target_is_no_negative_of_itself() -> None:
     """With the target as the only candidate the loss is 0."""
     made = network()
-    given = Batch(torch.tensor([[1, 2]]), torch.tensor([[7, 7]]))
+    given = Batch(torch.tensor([[1, 2]]), torch.tensor([[7, 7]]), ALONE.rows(1), 2)
     loss = NextItemSoftmax(made, torch.tensor([7, 7, 7]), 2).loss(given)
     assert loss.item() == pytest.approx(0.0, abs=1e-6)
 

@@ -128,8 +128,8 @@ def test_the_validation_is_the_measure_of_lists_without_known_items() -> None:
         place = np.argsort(-scores).tolist().index(histories.items[learnt.stops[user]])
         expected.append(1 / np.log2(place + 2) if place < 10 else 0.0)
     with torch.no_grad():
-        found = sequence._ndcg(network, histories, learnt, judged, torch.device("cpu"))
-    assert found == pytest.approx(np.mean(expected), abs=1e-6)
+        found = sequence._gains(network, histories, learnt, judged, torch.device("cpu"))
+    assert found == pytest.approx(np.sum(expected), abs=1e-6)
 
 
 @pytest.mark.parametrize("is_gated", [True, False])
