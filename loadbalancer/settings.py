@@ -185,7 +185,7 @@ class BalancerSettings:
                 raise BadSetting(f"{name} is not an address to listen on: {host!r}.")
         if not self.replicas and not setting_lists.remote_replicas(self.remote_replicas):
             raise BadSetting(
-                "Without replicas of its own, nginx needs those of other machines: RECOLLECT_REMOTE_REPLICAS."
+                "RECOLLECT_REPLICAS is 0, so that nginx needs replicas of other machines: RECOLLECT_REMOTE_REPLICAS."
             )
         if not self.replicas and self.candidates:
             raise BadSetting("Replicas that find candidates need others that make the lists: RECOLLECT_REPLICAS is 0.")

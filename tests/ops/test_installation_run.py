@@ -24,8 +24,8 @@ def test_options_override_the_environment() -> None:
 
 def test_options_have_the_same_bounds() -> None:
     """The error names the variable."""
-    with pytest.raises(UsageError, match="RECOLLECT_REPLICAS must be from 1 to 256, not 0"):
-        balancer_settings({}, replicas=0, port=None)
+    with pytest.raises(UsageError, match="RECOLLECT_REPLICAS must be from 0 to 256, not 257"):
+        balancer_settings({}, replicas=257, port=None)
 
 
 def test_parts_get_absolute_folders() -> None:

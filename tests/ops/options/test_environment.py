@@ -140,7 +140,8 @@ def test_a_file_may_be_named_or_forbidden(tmp_path: Path) -> None:
         ("replicas = [5]", "replicas must be a text, a number, true or false"),
         ("[replicas]\nn = 5", "replicas must be a text, a number, true or false"),
         ("replicas = ", "cannot be read"),
-        ("replicas = 0", r"RECOLLECT_REPLICAS must be from 1 to 256, not 0 \(replicas in .*recollect\.toml\)"),
+        ("replicas = 0", r"RECOLLECT_REPLICAS is 0, so that nginx needs .* \(replicas in .*recollect\.toml\)"),
+        ("replicas = 257", r"RECOLLECT_REPLICAS must be from 0 to 256, not 257 \(replicas in .*recollect\.toml\)"),
         ('hosts = "a/b"', r"RECOLLECT_HOSTS: 'a/b' is not a host name.* \(hosts in .*recollect\.toml\)"),
         (
             "spool_accept_timeout_s = 5\nspool_bytes = 9999999",
