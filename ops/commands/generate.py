@@ -12,8 +12,9 @@ import typer
 
 from ops.chosen_executor import chosen_executor
 from ops.console.progress import StageProgress
+from ops.console.worker_screen import progress_screen, watch_of
 from ops.options.list_options import FilterOption
-from ops.options.shared_options import JsonOption, ThreadsOption, WorkersOption
+from ops.options.shared_options import ClusterOption, JsonOption, ThreadsOption, WorkersOption
 from service.config import from_env
 from service.errors import UsageError
 
@@ -69,6 +70,7 @@ def command(
     ] = None,
     threads: ThreadsOption = 0,
     workers: WorkersOption = 0,
+    cluster: ClusterOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Write the lists of all users to Parquet files, exactly one list for each user, and continue what was killed."""
@@ -87,7 +89,11 @@ def command(
     ids, sha256 = bulk_generation.requested_ids(users)
     request = GenerationRequest(n, item_filter, model, ids, sha256, shard_users, chosen, live)
     config = from_env(os.environ)
-    with StageProgress() as progress, limit(threads), chosen_executor(config, workers):
+    with (
+        progress_screen(has_workers=bool(workers) or cluster is not None) as progress,
+        limit(threads),
+        chosen_executor(config, workers, watch_of(progress), cluster=cluster),
+    ):
         made = bulk_generation.run(config, request, output, progress)
     if as_json:
         print(json.dumps({"path": str(made.path), "outcome": made.outcome, **made.manifest}, ensure_ascii=False))

@@ -11,7 +11,6 @@ import typer
 
 from ops.chosen_executor import chosen_executor
 from ops.console.command_runner import NOT_ACTIVATED
-from ops.console.progress import StageProgress
 from ops.console.table import table
 from ops.console.training_messages import (
     data_report_lines,
@@ -24,7 +23,7 @@ from ops.console.training_messages import (
     selection_verdict,
     was_activated,
 )
-from ops.console.worker_screen import WorkerScreen
+from ops.console.worker_screen import progress_screen, watch_of
 from ops.options.data_options import (
     ColumnsOption,
     DataOption,
@@ -42,7 +41,6 @@ from ops.options.shared_options import (
     WorkersOption,
 )
 from service.config import from_env
-from service.executors.executor import no_watch
 
 # Imported when the training begins: `--help` needs no numerical library.
 if TYPE_CHECKING:
@@ -101,9 +99,11 @@ def command(
     started_s = time.monotonic()
     read: list[Interactions] = []
     config = from_env(os.environ)
-    screen = WorkerScreen() if workers or cluster is not None else StageProgress()
-    watch = screen.watch if isinstance(screen, WorkerScreen) else no_watch
-    with screen as progress, limit(threads), chosen_executor(config, workers, watch, cluster=cluster):
+    with (
+        progress_screen(has_workers=bool(workers) or cluster is not None) as progress,
+        limit(threads),
+        chosen_executor(config, workers, watch_of(progress), cluster=cluster),
+    ):
         manifest = pipeline.train(
             config,
             data=requested_data(config, data, columns, dates, encoding, decimal),

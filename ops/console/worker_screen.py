@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-    from service.executors.executor import WorkerEvent
+    from service.executors.executor import Watch, WorkerEvent
 
 _LINE_EVERY_S: Final = 5.0
 _REDRAWS_PER_S: Final = 4
@@ -124,6 +124,20 @@ class WorkerScreen:
                 table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
             parts.append(table)
         return Group(*parts)
+
+
+def progress_screen(*, has_workers: bool) -> StageProgress | WorkerScreen:
+    """Return what shows the progress of a command: with its workers, if it has some."""
+    return WorkerScreen() if has_workers else StageProgress()
+
+
+def watch_of(progress: StageProgress | WorkerScreen) -> "Watch":
+    """Return what to call with the events of workers."""
+    return progress.watch if isinstance(progress, WorkerScreen) else _ignore
+
+
+def _ignore(_event: "WorkerEvent") -> None:
+    """Ignore an event: there are no workers."""
 
 
 _STYLES: Final = {"working": "green", "died": "bold red", "idle": "dim"}

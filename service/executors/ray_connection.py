@@ -136,9 +136,14 @@ def fetched(ref: Any) -> Any:
 
 def on_this_machine(ray: Any) -> Any:
     """Return the strategy that keeps something on this machine."""
+    return on_machine(ray.get_runtime_context().get_node_id())
+
+
+def on_machine(node: str) -> Any:
+    """Return the strategy that keeps something on a machine, by Ray's id of it."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 def _first_line(error: Exception) -> str:

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 _POLL_EVERY_S: Final = 0.5
 # Enough that no worker waits for its next task, and not so many that results pile up which are not wanted yet.
-_TASKS_PER_WORKER: Final = 4
+_TASKS_PER_WORKER: Final = 2
 
 
 @dataclass(frozen=True)
@@ -116,41 +116,42 @@ class RayExecutor:
     ) -> list[tuple[Ref[Any], ...]]:
         """Do all tasks, and return a reference to each part of their results; as in `Executor`."""
         results = dict(self._done(function, tasks, n_parts, stage))
-        return [
-            tuple(self._added(_Object(part, self._needs(task))) for part in results[number])
-            for number, task in enumerate(tasks)
-        ]
+        return [tuple(map(self._added, results[number])) for number in range(len(tasks))]
 
     def completed(
         self, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], *, stage: str = ""
     ) -> Iterator[tuple[int, T]]:
         """Do all tasks, and yield the results as they come; as in `Executor`."""
         for number, (value,) in self._done(function, tasks, 1, stage):
-            yield number, unpack(fetched(value))
+            yield number, unpack(fetched(value.ref))
 
     def _done(
         self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], n_parts: int, stage: str
-    ) -> Iterator[tuple[int, Sequence[Any]]]:
-        """Do all tasks; yield the number of each as it is done, and the references of the parts of its result."""
+    ) -> Iterator[tuple[int, Sequence[_Object]]]:
+        """Do all tasks; yield the number of each as it is done, and the parts of its result.
+
+        A task is asked for when it is due, because `tasks` may make it then.
+        """
         import ray
 
         run = next(self._runs)
         self._book.begin(stage, len(tasks))
-        waiting = deque(enumerate(tasks))
+        waiting = deque(range(len(tasks)))
         started: dict[Any, int] = {}
-        values: dict[int, Sequence[Any]] = {}
+        results: dict[int, Sequence[_Object]] = {}
         do = ray.remote(do_task).options(num_cpus=1, num_returns=1 + n_parts, max_retries=MOST_DEATHS - 1)
         try:
             while waiting or started:
                 while waiting and len(started) < _TASKS_PER_WORKER * self._n_workers:
-                    number, task = waiting.popleft()
+                    number = waiting.popleft()
+                    task = tasks[number]
                     notice = None if self._board is None else Notice(self._board, run, number)
-                    refs = list(_refs_in(task))
+                    needed = {ref.number: self._object(ref) for ref in _refs_in(task)}
                     # As arguments of their own, so that Ray brings them to a machine before it starts the task there.
-                    needed = [self._object(ref).ref for ref in refs]
-                    failed, *values[number] = do.remote(
-                        function, pack(task), n_parts, notice, [ref.number for ref in refs], *needed
-                    )
+                    values = [each.ref for each in needed.values()]
+                    failed, *parts = do.remote(function, pack(task), n_parts, notice, list(needed), *values)
+                    needs = frozenset[Any]().union(*(each.needs for each in needed.values()))
+                    results[number] = [_Object(part, needs) for part in parts]
                     started[failed] = number
                 ready, _ = ray.wait(list(started), num_returns=1, timeout=_POLL_EVERY_S)
                 self._read_board(run)
@@ -164,7 +165,7 @@ class RayExecutor:
                     if why is not None:
                         raise why.error()
                     self._book.done(number)
-                    yield number, values.pop(number)
+                    yield number, results.pop(number)
         finally:
             for failed in started:
                 ray.cancel(failed, force=True)
@@ -173,9 +174,6 @@ class RayExecutor:
         if self._board is not None:
             for number, place in fetched(self._board.take.remote(run)):
                 self._book.started(number, place)
-
-    def _needs(self, task: tuple[Any, ...]) -> frozenset[Any]:
-        return frozenset().union(*(self._object(ref).needs for ref in _refs_in(task)))
 
     def _object(self, ref: Ref[Any]) -> _Object:
         if not isinstance(ref, RayRef):

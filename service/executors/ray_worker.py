@@ -81,12 +81,11 @@ def do_task(
         Why the task has no result, if so; and the parts of the result.
     """
     nothing = (None,) * n_parts
-    _limit_linear_algebra()
+    limit_linear_algebra()
     if notice is not None:
         _report(notice)
-    by_number = dict(zip(numbers, values, strict=True))
     with threads.limit(1):
-        result = called(function, unpack(args), lambda ref: unpack(by_number[_number_of(ref)]))
+        result = called(function, unpack(args), value_by_number(numbers, values))
     if isinstance(result, TaskFailed):
         return result, *nothing
     try:
@@ -107,14 +106,20 @@ def _report(notice: Notice) -> None:
         _reported.append(True)
 
 
-def _number_of(ref: Ref[Any]) -> int:
-    if not isinstance(ref, RayRef):
-        raise TypeError("A value of another executor.")
-    return ref.number
+def value_by_number(numbers: Sequence[int], values: Sequence[Packed]) -> Callable[[Ref[Any]], Any]:
+    """Return the function from a reference to its value."""
+    by_number = dict(zip(numbers, values, strict=True))
+
+    def value_of(ref: Ref[Any]) -> Any:
+        if not isinstance(ref, RayRef):
+            raise TypeError("A value of another executor.")
+        return unpack(by_number[ref.number])
+
+    return value_of
 
 
 @cache
-def _limit_linear_algebra() -> None:
+def limit_linear_algebra() -> None:
     """Run it on one thread for as long as this process lives; Ray gives a worker one core."""
     # SciPy brings a BLAS of its own, and a limit holds for what is loaded.
     import scipy.linalg  # noqa: F401

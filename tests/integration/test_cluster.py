@@ -1,6 +1,7 @@
 """A cluster of two machines: this one is the head, the other one is a network namespace. One start of Ray for all."""
 
 import importlib.util
+import json
 import os
 import signal
 import socket
@@ -9,8 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -20,8 +22,12 @@ from ops.nodes import namespace
 from ops.nodes.network import network
 from ops.nodes.node import Node
 from service.errors import DataError, RunError
-from service.executors.executor import MOST_DEATHS, WorkerEvent
+from service.executors.executor import MOST_DEATHS, WorkerEvent, using
 from service.executors.ray_executor import RayExecutor
+from service.models import publication
+from service.training.algorithms import registry
+from service.training.data import datasets
+from service.training.interactions import no_progress
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: make cluster")
 PORT = 7391
@@ -35,7 +41,6 @@ class Cluster(NamedTuple):
         address: Of its head, which is on this machine.
         other: The other machine.
         environ: For commands on this machine.
-        join: Starts the part of the other machine.
     """
 
     address: str
@@ -226,6 +231,45 @@ def test_errors_of_tasks_are_raised(executor: RayExecutor) -> None:
     assert executor.get(executor.run(total, [(np.ones(3), 0, 3)])[0]) == 3
 
 
+@pytest.mark.parametrize("algorithm", ["ials", "svd", "pure_svd", "next_item"])
+def test_a_fit_gives_the_model_of_one_process(executor: RayExecutor, algorithm: str, tmp_path: Path) -> None:
+    """To the bit, whichever machine does which of its tasks."""
+    chosen = registry.get(algorithm)
+    data = datasets.read("demo:200x150x4000")
+    tables = []
+    for executor_of_fit in (None, executor):
+        with using(executor_of_fit):
+            snapshot = chosen.fit(data, chosen.config(), np.random.default_rng(5), no_progress)
+        version = publication.publish(tmp_path, snapshot, data={"fingerprint": "sha256:0"}, measures={})
+        manifest = json.loads((tmp_path / version / "manifest.json").read_text())
+        tables.append({name: array["sha256"] for name, array in manifest["arrays"].items()})
+    assert tables[0] == tables[1]
+
+
+def test_commands_differ_by_one_option(cluster: Cluster, tmp_path: Path) -> None:
+    """A training and a generation on the cluster publish and write what those of one process do."""
+    token = str(Path(cluster.environ["RECOLLECT_HOME"]) / "cluster/token")
+
+    def made(home: str, *options: str) -> tuple[dict[str, str], list[str]]:
+        environ = {**cluster.environ, "RECOLLECT_HOME": str(tmp_path / home), "RECOLLECT_CLUSTER_TOKEN_FILE": token}
+
+        def answer(*argv: str) -> Any:
+            program = [sys.executable, "-m", "ops", *argv, "--json", *options]
+            done = subprocess.run(program, env=environ, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            return json.loads(done.stdout)
+
+        trained = answer("train", "--data", "demo:200x150x4000", "--algorithm", "pure_svd", "--force")
+        generated = answer("generate", "--n", "10", "--shard-users", "30")
+        tables = {name: array["sha256"] for name, array in trained["arrays"].items()}
+        return tables, [shard["sha256"] for shard in generated["shards"]]
+
+    with ThreadPoolExecutor() as both:
+        alone = both.submit(made, "alone")
+        assert made("cluster", "--cluster", cluster.address) == alone.result()
+    assert len(alone.result()[1]) == 7
+
+
 def test_a_lost_machine_takes_no_result_with_it(
     cluster: Cluster,
     executor: RayExecutor,
@@ -257,5 +301,3 @@ def test_a_lost_machine_takes_no_result_with_it(
     assert nodes == {0: here, 1: here}
     assert [event.node for event in events if event.state == "died"] == ["other"]
     assert all((executor.get(ref) == whole**2).all() for ref in results)
-    cluster.other.start()
-    cluster.join()
