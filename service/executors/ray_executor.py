@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
 from service.errors import RunError
-from service.executors.executor import MOST_DEATHS, Ref, Watch, no_watch
+from service.executors.executor import MOST_DEATHS, Keep, Ref, Watch, kept_nowhere, no_watch
+from service.executors.group_run import GroupRun
 from service.executors.ray_connection import connected, fetched, on_this_machine, workers_of
+from service.executors.ray_group import RayCall, run_ray_group
 from service.executors.ray_values import pack, unpack
 from service.executors.ray_worker import Board, Notice, RayRef, do_task
 from service.executors.worker_book import WorkerBook
+from service.training.interactions import Progress, no_progress
 
 T = TypeVar("T")
 
@@ -48,7 +51,7 @@ class RayExecutor:
 
     def __init__(self, address: str, watch: Watch = no_watch) -> None:
         self._address: Final = address
-        self._watched: Final = watch is not no_watch
+        self._watch: Final = watch
         self._book: Final = WorkerBook(watch)
         self._numbers = itertools.count(1)
         self._runs = itertools.count(1)
@@ -69,7 +72,7 @@ class RayExecutor:
         ray = connected(self._address)
         try:
             self._n_workers = workers_of(ray)
-            if self._watched:
+            if self._watch is not no_watch:
                 self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=on_this_machine(ray)).remote()
         except BaseException:
             ray.shutdown()
@@ -124,6 +127,23 @@ class RayExecutor:
         """Do all tasks, and yield the results as they come; as in `Executor`."""
         for number, (value,) in self._done(function, tasks, 1, stage):
             yield number, unpack(fetched(value.ref))
+
+    def run_group(
+        self,
+        function: Callable[..., T],
+        args: tuple[Any, ...],
+        *,
+        stage: str = "",
+        kept: bytes | None = None,
+        keep: Keep = kept_nowhere,
+        keep_interval_s: float | None = None,
+        progress: Progress = no_progress,
+    ) -> T:
+        """Run a function in all members of a group at once; as in `GroupExecutor`."""
+        call = RayCall(function, pack(args), {ref.number: self._object(ref).ref for ref in _refs_in(args)})
+        run = GroupRun(stage, kept, keep, keep_interval_s, progress)
+        result: T = run_ray_group(call, run, self._n_workers, self._watch)
+        return result
 
     def _done(
         self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], n_parts: int, stage: str

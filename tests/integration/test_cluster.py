@@ -22,12 +22,15 @@ from ops.nodes import namespace
 from ops.nodes.network import network
 from ops.nodes.node import Node
 from service.errors import DataError, RunError
-from service.executors.executor import MOST_DEATHS, WorkerEvent, using
+from service.executors.executor import MOST_DEATHS, GroupExecutor, WorkerEvent, using
+from service.executors.local_executor import LocalExecutor
 from service.executors.ray_executor import RayExecutor
 from service.models import publication
 from service.training.algorithms import registry
 from service.training.data import datasets
 from service.training.interactions import no_progress
+from tests.service.executors.test_run_group import met as met_and_killed
+from tests.service.executors.test_run_group import refused as member_refused
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: make cluster")
 PORT = 7391
@@ -268,6 +271,45 @@ def test_commands_differ_by_one_option(cluster: Cluster, tmp_path: Path) -> None
         alone = both.submit(made, "alone")
         assert made("cluster", "--cluster", cluster.address) == alone.result()
     assert len(alone.result()[1]) == 7
+
+
+def test_a_group_that_loses_a_member_goes_on_from_what_it_kept(
+    executor: RayExecutor, events: list[WorkerEvent]
+) -> None:
+    """Its members are on both machines and reach each other; what the first one kept comes to this process."""
+    events.clear()
+    kept: list[bytes] = []
+    steps: list[tuple[str, int, int]] = []
+    total, _, _ = executor.run_group(
+        *(met_and_killed, (executor.put(np.ones(10)), 1.0)),
+        stage="fit",
+        keep=kept.append,
+        progress=lambda *step: steps.append(step),
+    )
+    assert (total, kept, steps) == (10, [b"half"], [("fit", 0, 3), ("fit", 1, 3)])
+    assert len([event for event in events if event.state == "died"]) == 1
+    assert {event.node for event in events} == {socket.gethostname(), "other"}
+
+
+def test_the_error_of_any_member_is_raised(executor: RayExecutor) -> None:
+    """At once, although the others would go on."""
+    with pytest.raises(DataError, match=r"^The row is bad\.$"):
+        executor.run_group(member_refused, ())
+
+
+def test_networks_are_trained_over_the_network_between_machines(executor: RayExecutor, tmp_path: Path) -> None:
+    """The exchange of gradients finds its way from machine to machine, and gives the bits of members on one machine."""
+    pytest.importorskip("torch")
+    from tests.support.small_group import SmallConfig, fit_small, fitted_by_group
+
+    def trained(on: GroupExecutor) -> Any:
+        fits = [(fit_small, SmallConfig(n_epochs=2, patience=2), "demo:60x40x900")]
+        ((state, _, _),) = on.run_group(fitted_by_group, (fits,), stage="fit")
+        return state
+
+    with LocalExecutor(2, tmp_path) as local, ThreadPoolExecutor() as both:
+        here = both.submit(trained, local)
+        assert trained(executor) == here.result()
 
 
 def test_a_lost_machine_takes_no_result_with_it(
