@@ -78,7 +78,10 @@ _MODULES: Final = {
 }
 
 # Those whose fit shares its work between the workers of an executor.
-DISTRIBUTED: Final[tuple[str, ...]] = ("ials", "svd", "pure_svd", "next_item")
+DISTRIBUTED: Final[tuple[str, ...]] = (
+    *("ials", "svd", "pure_svd", "next_item"),
+    *(name for name, (extra, _) in _MODULES.items() if extra == "deep"),
+)
 
 # Named settings; docs/benchmarks.md explains the choice.
 PRESETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
