@@ -6,6 +6,8 @@ Invariants:
   function's own file, and would go on using an old copy of a kernel that was called from another file.
 - Processes that compile at once write the kept code one after the other. numba names a file of machine code after the
   entries of its index, and writes the index first: without the lock, two processes could give two signatures one file.
+- Code that is kept beside the source is used wherever new code is kept, so that an image brings compiled kernels and
+  its root file system may be read-only.
 """
 
 import contextlib
@@ -28,8 +30,8 @@ Kernel = TypeVar("Kernel", bound=Callable[..., object])
 def compiled(function: Kernel) -> Kernel:
     """Compile a function of arrays and numbers on its first call; it runs without the interpreter lock.
 
-    The code is kept beside the source, or in the user's cache directory if that is not writable. If neither is, as in
-    a read-only container, every run compiles for a second or two.
+    The code is kept in NUMBA_CACHE_DIR if that is set, else beside the source, or in the user's cache directory if that
+    is not writable. If none is, every run compiles what the place beside the source does not have for its processor.
     """
     kernel: Any = njit(nogil=True)(function)
     with contextlib.suppress(RuntimeError):  # "cannot cache function: no locator available"
@@ -46,7 +48,20 @@ def is_kept(kernel: Callable[..., object]) -> bool:
 
 
 class _LockedFiles(IndexDataCacheFile):
-    """The index and machine code of one function, read and written under a lock on their folder."""
+    """The index and machine code of one function, read and written under a lock on their folder.
+
+    Args:
+        folder: Where they are.
+        name: The beginning of their names.
+        stamp: What they depend on; others are stale.
+        shipped: The same function's files in another folder, which are only read, or None.
+    """
+
+    def __init__(
+        self, folder: str | Path, name: str, stamp: tuple[object, ...], shipped: "_LockedFiles | None" = None
+    ) -> None:
+        super().__init__(str(folder), name, stamp)  # type: ignore[no-untyped-call]  # numba's
+        self._shipped = shipped
 
     def save(self, key: object, data: object) -> None:
         with _locked(self._cache_path, fcntl.LOCK_EX):
@@ -54,11 +69,12 @@ class _LockedFiles(IndexDataCacheFile):
 
     def load(self, key: object) -> object:
         with _locked(self._cache_path, fcntl.LOCK_SH):
-            return super().load(key)  # type: ignore[no-untyped-call]  # numba's
+            found: object = super().load(key)  # type: ignore[no-untyped-call]  # numba's
+        return self._shipped.load(key) if found is None and self._shipped is not None else found
 
     def has_entries(self) -> bool:
         """Whether the index names any machine code."""
-        return bool(self._load_index())
+        return bool(self._load_index()) or (self._shipped is not None and self._shipped.has_entries())
 
     def _load_index(self) -> dict[object, str]:
         try:
@@ -76,7 +92,9 @@ class _KernelCache(FunctionCache):
         super().__init__(function)  # type: ignore[no-untyped-call]  # numba's
         folders = {Path(inspect.getfile(function)).parent, Path(__file__).parent}
         stamp = (self._impl.locator.get_source_stamp(), *map(_digest, sorted(folders)))
-        self._files = _LockedFiles(self._cache_path, self._impl.filename_base, stamp)  # type: ignore[no-untyped-call]
+        name, beside = self._impl.filename_base, Path(inspect.getfile(function)).parent / "__pycache__"
+        shipped = None if Path(self._cache_path) == beside else _LockedFiles(beside, name, stamp)
+        self._files = _LockedFiles(self._cache_path, name, stamp, shipped)
         self._cache_file = self._files
 
     def has_entries(self) -> bool:

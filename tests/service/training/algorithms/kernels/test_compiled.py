@@ -63,6 +63,37 @@ print(doubled(4), sum(doubled.stats.cache_hits.values()))
     assert run("n + m") == "6 0\n"
 
 
+def test_code_beside_the_source_is_used_where_new_code_is_kept_elsewhere(tmp_path: Path) -> None:
+    """As in an image, whose kernels are compiled; for another kind of processor they are compiled again and kept."""
+    program = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from kernel_module import doubled
+from service.training.algorithms.kernels.compiled import is_kept
+print(is_kept(doubled), doubled(4), sum(doubled.stats.cache_hits.values()))
+"""
+    (tmp_path / "kernel_module.py").write_text(
+        "from service.training.algorithms.kernels.compiled import compiled\n"
+        "@compiled\ndef doubled(n):\n    return n * 2\n"
+    )
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+    elsewhere = {**plain, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def run(environ: dict[str, str]) -> str:
+        command = [sys.executable, "-B", "-c", program, str(tmp_path)]
+        return subprocess.run(
+            command, cwd=ROOT, env=environ, check=True, capture_output=True, text=True, timeout=100
+        ).stdout
+
+    assert run(plain) == "False 8 0\n"
+    assert run(elsewhere) == "True 8 1\n"
+    assert not list((tmp_path / "cache").rglob("*.nb?"))
+    other = {**elsewhere, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    assert run(other) == "True 8 0\n"
+    assert run(other) == "True 8 1\n"
+    assert len(list((tmp_path / "cache").rglob("*.nbc"))) == 1
+
+
 def test_an_index_that_names_a_missing_class_is_stale(tmp_path: Path) -> None:
     """An upgrade leaves the index of the older release behind, and moves classes that are arguments of kernels."""
     program = """
