@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from ops.console import foreground
+from ops.console import first_process, foreground
 from ops.console.command_runner import run
 
 
@@ -25,18 +25,20 @@ class Verb:
         command: MODULE:NAME of a typer application, or of a function whose signature declares the options.
         private: Whether it writes state, logs or data of users, so that its files need mode 0600.
         computes: Whether it runs long kernels during which Python handles no signal.
+        supervises: Whether it is fit to be PID 1 of a container by itself: it reaps all processes and handles signals.
     """
 
     command: str
     private: bool = False
     computes: bool = False
+    supervises: bool = False
 
 
 VERBS = {
-    "up": Verb("ops.commands.up:command", private=True),
+    "up": Verb("ops.commands.up:command", private=True, supervises=True),
     "serve": Verb("ops.commands.serve:command", private=True),
     "consume": Verb("ops.commands.consume:command", private=True),
-    "balance": Verb("ops.commands.balance:app", private=True),
+    "balance": Verb("ops.commands.balance:app", private=True, supervises=True),
     "cluster": Verb("ops.commands.cluster:app", private=True),
     "train": Verb("ops.commands.train:command", private=True, computes=True),
     "evaluate": Verb("ops.commands.evaluate:command", computes=True),
@@ -53,6 +55,7 @@ VERBS = {
     "audit": Verb("ops.commands.audit:command"),
     "replay": Verb("ops.commands.replay:command"),
     "doctor": Verb("ops.commands.doctor:command"),
+    "health": Verb("ops.commands.health:command"),
     "chaos": Verb("ops.commands.chaos:command"),
     "loadtest": Verb("ops.loadtest:command"),
 }
@@ -63,6 +66,8 @@ def main() -> None:
     argv = sys.argv[1:]
     name = argv[0] if argv else ""
     verb = VERBS.get(name)
+    if os.getpid() == 1 and not (verb is not None and verb.supervises):
+        first_process.split_off()
     if verb is not None and verb.private:
         # Children inherit it, so the files of Redis and nginx are private too.
         os.umask(0o077)
