@@ -15,10 +15,15 @@ DATA ?=
 REPLICAS ?=
 PORT ?=
 
+BASE ?=
+EXTRAS ?=
+TAG ?=
+BUILDER ?=
+
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
   --no-header --only-binary :all: --upgrade
 
-.PHONY: setup deep cluster node up check test coverage long bench peers compare lock clean help
+.PHONY: setup deep cluster node image up check test coverage long bench peers compare lock clean help
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -68,6 +73,10 @@ $(NODE)/.ready: $(READY) tests/node/package.json tests/node/package-lock.json
 	@cp tests/node/package.json tests/node/package-lock.json $(NODE)
 	@cd $(NODE) && npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
+
+image: ## Build the container image with docker, podman or buildah (BASE=NAME EXTRAS="embedded train" TAG=recollect)
+	@$(PYTHON) -m ops.containers.build_image $(if $(TAG),--tag '$(TAG)') $(if $(BASE),--base '$(BASE)') \
+	  $(if $(EXTRAS),--extras '$(EXTRAS)') $(if $(BUILDER),--builder '$(BUILDER)')
 
 up: setup ## Start everything on this machine (DATA=PATH REPLICAS=3 PORT=8080)
 	@exec $(BIN)/recollect up $(if $(DATA),--data '$(DATA)') $(if $(REPLICAS),--replicas $(REPLICAS)) $(if $(PORT),--port $(PORT))

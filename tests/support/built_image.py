@@ -1,0 +1,92 @@
+"""The image of the sources as they are now, built and unpacked for tests."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ops.containers import image
+from ops.containers.image import Image
+from tests.support.real_nodes import require_nodes
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "localhost/recollect-test"
+_STORAGE = "CONTAINERS_STORAGE_CONF"
+
+
+def require_images() -> None:
+    """Skip the test, with the reason, if this process cannot build and run images; in CI let it fail instead."""
+    require_nodes()
+    reason = image.refusal()
+    if reason is not None and os.environ.get("CI") != "true":
+        pytest.skip(reason)
+
+
+@contextmanager
+def built_image() -> Iterator[Image]:
+    """Build the image from a copy of what the repository has, in a storage of its own, and unpack it.
+
+    With RECOLLECT_TEST_IMAGE, the image of that name in the machine's storage is taken instead.
+    """
+    if name := os.environ.get("RECOLLECT_TEST_IMAGE"):
+        with image.unpacked(name) as unpacked:
+            yield unpacked
+        return
+    # Not among pytest's folders, whose removal would stumble over mounts.
+    folder = Path(tempfile.mkdtemp(prefix="recollect-image-"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(_STORAGE, str(_storage(folder)))
+        try:
+            _build(folder / "clone")
+            with image.unpacked(NAME) as unpacked:
+                yield unpacked
+        finally:
+            _remove(folder)
+
+
+def _build(clone: Path) -> None:
+    _copy_of_the_repository(clone)
+    command = [sys.executable, "-m", "ops.containers.build_image", "--base", "debootstrap", "--tag", NAME]
+    done = subprocess.run(command, cwd=clone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+
+def _storage(folder: Path) -> Path:
+    """Write the settings of a storage of its own, so that the machine's is left alone."""
+    path = folder / "storage.conf"
+    path.write_text(
+        f'[storage]\ndriver = "{os.environ.get("STORAGE_DRIVER", "overlay")}"\n'
+        f'graphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
+    )
+    return path
+
+
+def _remove(folder: Path) -> None:
+    """Remove all images and containers of the storage, and its mounts."""
+    subprocess.run(["buildah", "rm", "--all"], capture_output=True)
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        place = line.split()[1]
+        if place.startswith(f"{folder}/"):
+            subprocess.run(["umount", place], capture_output=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _copy_of_the_repository(target: Path) -> None:
+    """Copy what a clean clone would have, with changes that are not committed yet."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
