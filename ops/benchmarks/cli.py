@@ -8,7 +8,7 @@ import typer
 
 from ops.benchmarks.commands.catalogues import item_index, item_search, search_taste
 from ops.benchmarks.commands.costs import filters, fold_in, keys, live, telemetry
-from ops.benchmarks.commands.installations import edge, freshness, outage, overload, services
+from ops.benchmarks.commands.installations import edge, freshness, outage, overload, scaling, services
 from ops.benchmarks.commands.models import models, new_items, scale, workers
 from ops.benchmarks.commands.route import hello, recommend
 
@@ -28,6 +28,7 @@ app.command()(freshness)
 app.command()(outage)
 app.command()(overload)
 app.command()(services)
+app.command()(scaling)
 app.command()(models)
 app.command()(scale)
 app.command()(workers)

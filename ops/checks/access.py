@@ -46,7 +46,10 @@ def keys(config: Config) -> Finding:
     from service.security.key_file import KeyFile
     from service.security.keyring import Keyring
 
-    hosts = {"RECOLLECT_BALANCER_HOST": read(BalancerSettings, os.environ).host, "RECOLLECT_HOST": config.server.host}
+    settings = read(BalancerSettings, os.environ)
+    hosts = {"RECOLLECT_BALANCER_HOST": settings.host, "RECOLLECT_HOST": config.server.host}
+    if settings.replicas == 0:
+        return "ok", "The replicas of other machines check the API keys; nginx alone has none."
     exposed = " and ".join(f"{name} ({host})" for name, host in hosts.items() if not exposure.is_loopback(host))
     present = KeyFile.of(config).read()
     if present is None:

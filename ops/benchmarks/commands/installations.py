@@ -203,3 +203,33 @@ def edge(
     if max_p99 is not None and (worst_ms := result.worst_p99_ms()) > max_p99:
         raise RunError(f"The objective --max-p99 {max_p99:g} ms was missed: the largest is {worst_ms:.2f} ms.")
     return 0
+
+
+def scaling(
+    *,
+    data: Data = "demo",
+    seconds: Annotated[float, typer.Option(min=0.5, help="Length of a round.")] = 8.0,
+    as_json: Json = False,
+) -> int:
+    """Send one replica shares of its peak, and print its processor time, its open requests and its latency."""
+    import uvloop
+
+    from ops.benchmarks import scaling_signal
+    from ops.benchmarks.overload import requests
+
+    with Workbench.temporary() as bench:
+        note(f"training on {data}")
+        users, _ = bench.train(data)
+        redis_url = bench.start_redis()
+        bench.start_consumer(redis_url)
+        port, admin_port = bench.start_replica(redis_url)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            rounds = runner.run(scaling_signal.measure(port, admin_port, requests(users), seconds, note))
+    report(
+        scaling_signal.figures(rounds),
+        "one replica at shares of its peak",
+        scaling_signal.HEADINGS,
+        scaling_signal.rows(rounds),
+        as_json=as_json,
+    )
+    return 0

@@ -87,6 +87,10 @@ def test_listening_beyond_this_machine_without_keys_is_warned_of(
     monkeypatch.setenv("RECOLLECT_BALANCER_HOST", "0.0.0.0")
     status, sentence = _finding(config, "keys")
     assert (status, "RECOLLECT_BALANCER_HOST (0.0.0.0)" in sentence) == ("warn", True)
+    with monkeypatch.context() as edge:
+        edge.setenv("RECOLLECT_REPLICAS", "0")
+        edge.setenv("RECOLLECT_REMOTE_REPLICAS", "10.0.0.5:8081")
+        assert _finding(config, "keys")[0] == "ok"
     file = KeyFile(config.security_dir)
     with file.edit() as keys:
         keys.append(new_key(("recommend",), now_s=0, expires_in_s=1)[1])
