@@ -135,10 +135,10 @@ def _of_all_inputs(
 ) -> csr_array:
     """Solve for all targets from all inputs."""
     n_items = penalties.size
-    rows = executor.run(_whole, tasks, stage=_PAIRS)
-    (factor,) = executor.run(_factored, [(rows, penalties)], stage=_SOLUTIONS)
-    weights = executor.run(_solved, [(factor, part) for part in rows], stage=_SOLUTIONS)
-    executor.release([factor, *rows])
+    grams, crosses = zip(*executor.run_split(_whole, tasks, 2, stage=_PAIRS), strict=True)
+    (factor,) = executor.run(_factored, [(list(grams), penalties)], stage=_SOLUTIONS)
+    weights = executor.run(_solved, [(factor, part) for part in crosses], stage=_SOLUTIONS)
+    executor.release([factor, *grams, *crosses])
     lists = executor.run(
         next_item_lists.largest_of_whole, [(weights, task[3], task[4], scales, n_kept) for task in tasks], stage=_LISTS
     )
@@ -152,18 +152,18 @@ def _of_few_inputs(
     executor: Executor, tasks: list[tuple[Any, ...]], penalties: Float64, scales: Float64, n_kept: int
 ) -> csr_array:
     """Solve for all targets, each from the inputs that precede it most."""
-    rows = executor.run(_largest, tasks, stage=_PAIRS)
-    (gram,) = executor.run(_joined_gram, [(rows,)], stage=_SOLUTIONS)
+    grams, crosses = zip(*executor.run_split(_largest, tasks, 2, stage=_PAIRS), strict=True)
+    (gram,) = executor.run(_joined, [(list(grams),)], stage=_SOLUTIONS)
     shared = executor.put(penalties)
-    solved = executor.run(_solved_for_few, [(gram, part, shared) for part in rows], stage=_SOLUTIONS)
-    executor.release([gram, shared, *rows])
-    found = next_item_lists.largest_of_solved(joined_kept([executor.get(part) for part in solved]), scales, n_kept)
+    solved = executor.run(_solved_for_few, [(gram, part, shared) for part in crosses], stage=_SOLUTIONS)
+    executor.release([gram, shared, *grams, *crosses])
+    found = next_item_lists.largest_of_solved(_joined([executor.get(part) for part in solved]), scales, n_kept)
     executor.release(solved)
     return found
 
 
-def joined_kept(parts: list[Kept]) -> Kept:
-    """Return the rows of all parts."""
+def _joined(parts: list[Kept]) -> Kept:
+    """Return the rows of all parts, in their order."""
     columns, values, lengths = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Kept(columns, values, lengths)
 
@@ -194,19 +194,15 @@ def _largest(
     return largest_entries(data, found, how, scales, n_gram, n_cross, rows_of(first, end, before))
 
 
-def _factored(rows: list[tuple[Float32, Float32]], penalties: Float64) -> Float32:
-    return next_item_lists.factored(np.concatenate([gram for gram, _ in rows]), penalties)
+def _factored(grams: list[Float32], penalties: Float64) -> Float32:
+    return next_item_lists.factored(np.concatenate(grams), penalties)
 
 
-def _solved(factor: Float32, rows: tuple[Float32, Float32]) -> Float32:
-    return next_item_lists.solved(factor, rows[1].copy())
+def _solved(factor: Float32, cross: Float32) -> Float32:
+    return next_item_lists.solved(factor, cross.copy())
 
 
-def _joined_gram(rows: list[tuple[Kept, Kept]]) -> Kept:
-    return joined_kept([gram for gram, _ in rows])
-
-
-def _solved_for_few(gram: Kept, rows: tuple[Kept, Kept], penalties: Float64) -> Kept:
-    cross = rows[1]._replace(values=rows[1].values.copy())
-    candidate_ridge.solve(gram, cross, penalties)
-    return cross
+def _solved_for_few(gram: Kept, cross: Kept, penalties: Float64) -> Kept:
+    solved = cross._replace(values=cross.values.copy())
+    candidate_ridge.solve(gram, solved, penalties)
+    return solved
