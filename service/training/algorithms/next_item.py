@@ -16,8 +16,8 @@ Invariant: the result depends on data, hyperparameters and generator alone, and 
 """
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Final
 
 import numpy as np
@@ -37,7 +37,7 @@ from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.weighted_history import WeightedHistory
 from service.training.assembly import assemble, history_entries
 from service.training.distributed import next_item_lists as distributed_lists
-from service.training.distributed.next_item_validation import score
+from service.training.distributed.next_item_validation import scores
 from service.training.distributed.user_sums import folded_in
 from service.training.interactions import Float64, Int64, Interactions, Progress
 
@@ -171,16 +171,21 @@ def item_lists(data: Sequences, config: NextItemConfig, weights: HistoryWeights,
         config: With values of look_ahead and reverse.
         quick: See `next_item_lists.fit`.
     """
-    counts, executor = data.counts, executor_in_use()
-    fit_lists = next_item_lists.fit if executor is None else partial(distributed_lists.fit, executor)
-    return fit_lists(
-        data,
-        _pair_weights(config),
-        penalties(counts, config, weights),
-        scales(counts, config),
-        config.n_neighbours,
-        quick=quick,
-    )
+    return next(lists_of_each(data, [config], weights, quick=quick))
+
+
+def lists_of_each(
+    data: Sequences, configs: Sequence[NextItemConfig], weights: HistoryWeights, *, quick: bool = False
+) -> Iterator[csr_array]:
+    """Yield the lists of each config, as `item_lists`; configs differ in look_ahead and reverse alone."""
+    counts, hows = data.counts, [_pair_weights(config) for config in configs]
+    regression = penalties(counts, configs[0], weights), scales(counts, configs[0]), configs[0].n_neighbours
+    executor = executor_in_use()
+    if executor is not None:
+        yield from distributed_lists.fit(executor, data, hows, *regression, quick=quick)
+        return
+    for how in hows:
+        yield next_item_lists.fit(data, how, *regression, quick=quick)
 
 
 def item_factors(data: Sequences, config: NextItemConfig, weights: HistoryWeights, rng: np.random.Generator) -> Factors:
@@ -235,27 +240,40 @@ def _choose(
     validation = next_item_validation.hide_latest(whole, rng) if len(candidates) * len(forms) > 1 else None
     if validation is None:
         return dataclasses.replace(candidates[0], form=forms[0])
-    scores = []
-    for number, candidate in enumerate(candidates):
+    found = []
+    for number, value in enumerate(_scores(validation, candidates, forms[0], weights, rng)):
+        found.append(value)
         progress("fit", number + 1, _STEPS)
-        scores.append(_score(validation, dataclasses.replace(candidate, form=forms[0]), weights, rng))
     # The first of equal scores.
-    best = dataclasses.replace(candidates[int(np.argmax(scores))], form=forms[0])
+    best = dataclasses.replace(candidates[int(np.argmax(found))], form=forms[0])
     progress("fit", _STEPS - 2, _STEPS)
     if len(forms) > 1:
-        other = dataclasses.replace(best, form=forms[1])
-        if _score(validation, other, weights, rng) > max(scores):
-            return other
+        (value,) = _scores(validation, [best], forms[1], weights, rng)
+        if value > max(found):
+            return dataclasses.replace(best, form=forms[1])
     return best
 
 
-def _score(validation: Validation, config: NextItemConfig, weights: HistoryWeights, rng: np.random.Generator) -> float:
-    """Fit a candidate to what is known, and return its score on what is hidden."""
+def _scores(
+    validation: Validation,
+    candidates: Sequence[NextItemConfig],
+    form: str,
+    weights: HistoryWeights,
+    rng: np.random.Generator,
+) -> Iterator[float]:
+    """Fit candidates of a form to what is known, and yield the score of each on what is hidden."""
     known = input_matrix(validation.known, weights)
-    if config.form == "lists":
-        lists = item_lists(validation.known, config, weights, quick=True)
-        return score(validation, _scores_of_lists, known, lists)
-    return score(validation, _scores_of_factors, known, item_factors(validation.known, config, weights, rng))
+    if form == "factors":
+        for config in candidates:
+            factors = item_factors(validation.known, config, weights, rng)
+            yield from scores(validation, _scores_of_factors, known, [factors])
+        return
+    lists = lists_of_each(validation.known, candidates, weights, quick=True)
+    if executor_in_use() is None:
+        for each in lists:
+            yield from scores(validation, _scores_of_lists, known, [each])
+    else:
+        yield from scores(validation, _scores_of_lists, known, list(lists))
 
 
 def _scores_of_lists(known: csr_array, lists: csr_array, users: Int64) -> Float64:

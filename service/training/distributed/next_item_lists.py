@@ -10,6 +10,8 @@ Invariant: the lists are those of `algorithms.next_item_lists.fit`, to the last 
 the order of users. Ranges and parts depend on the data alone.
 """
 
+import itertools
+from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -43,12 +45,13 @@ _LISTS: Final = "next_item: lists"
 
 _Bounds: TypeAlias = tuple[int, int]
 _Part: TypeAlias = tuple[Ref[Sequences], Ref[Occurrences]]
+_Sums: TypeAlias = list[list[tuple[Ref[Any], ...]]]  # of G and of C, for each way of counting and range of items
 
 
 def fit(
     executor: Executor,
     data: Sequences,
-    how: PairWeights,
+    hows: Sequence[PairWeights],
     penalties: Float64,
     scales: Float64,
     n_kept: int,
@@ -56,8 +59,10 @@ def fit(
     quick: bool = False,
     whole_items: int = WHOLE_ITEMS,
     part_entries: int = _PART_ENTRIES,
-) -> csr_array:
-    """Return the weights of each input, as `algorithms.next_item_lists.fit` does, which see.
+) -> list[csr_array]:
+    """Return the weights of each input for each way of counting pairs, as `algorithms.next_item_lists.fit` has them.
+
+    Several ways at once keep workers busy while one of them factors a matrix.
 
     Args:
         part_entries: Most interactions of a part of the users, unless one user has more.
@@ -66,30 +71,29 @@ def fit(
         TrainingDiverged: The regression has no solution in the available precision.
     """
     counts = data.counts
-    ranges = item_ranges(counts, how.window)
+    ranges = item_ranges(counts, hows[0].window)
+    rows = [(how, *bounds) for how in hows for bounds in ranges]
     parts = _shared(executor, data, part_entries)
-    try:
-        before: list[Ref[PairSums] | None] = [None] * len(ranges)
-        for part in parts[:-1]:
-            tasks = [(*part, how, *bounds, sums) for bounds, sums in zip(ranges, before, strict=True)]
-            found = executor.run(_summed, tasks, stage=_PAIRS)
-            executor.release(sums for sums in before if sums is not None)
-            before = list(found)
-        last: list[tuple[Any, ...]] = [
-            (*parts[-1], how, *bounds, sums) for bounds, sums in zip(ranges, before, strict=True)
-        ]
-        if data.n_items <= whole_items:
-            lists = _of_all_inputs(executor, last, penalties, scales, n_kept)
-        else:
-            n_gram, n_cross = next_item_lists.entries_kept(data.n_items, quick=quick)
-            comparable = next_item_lists.comparable_scales(counts)
-            largest = [(*task, comparable, n_gram, n_cross) for task in last]
-            lists = _of_few_inputs(executor, largest, penalties, scales, n_kept)
+    before: list[Ref[PairSums] | None] = [None] * len(rows)
+    for part in parts[:-1]:
+        tasks = [(*part, *row, sums) for row, sums in zip(rows, before, strict=True)]
+        found = executor.run(_summed, tasks, stage=_PAIRS)
         executor.release(sums for sums in before if sums is not None)
-        return lists
-    finally:
-        for part in parts:
-            executor.release(part)
+        before = list(found)
+    last = [(*parts[-1], *row, sums) for row, sums in zip(rows, before, strict=True)]
+    if data.n_items <= whole_items:
+        split = executor.run_split(_whole, last, 2, stage=_PAIRS)
+    else:
+        n_gram, n_cross = next_item_lists.entries_kept(data.n_items, quick=quick)
+        kept = (next_item_lists.comparable_scales(counts), n_gram, n_cross)
+        split = executor.run_split(_largest, [(*task, *kept) for task in last], 2, stage=_PAIRS)
+    executor.release(sums for sums in before if sums is not None)
+    for part in parts:
+        executor.release(part)
+    of_hows = [split[start : start + len(ranges)] for start in range(0, len(split), len(ranges))]
+    if data.n_items <= whole_items:
+        return _of_all_inputs(executor, of_hows, ranges, penalties, scales, n_kept)
+    return _of_few_inputs(executor, of_hows, penalties, scales, n_kept)
 
 
 def item_ranges(counts: Int64, window: int) -> list[_Bounds]:
@@ -131,33 +135,50 @@ def _shared(executor: Executor, data: Sequences, part_entries: int) -> list[_Par
 
 
 def _of_all_inputs(
-    executor: Executor, tasks: list[tuple[Any, ...]], penalties: Float64, scales: Float64, n_kept: int
-) -> csr_array:
+    executor: Executor,
+    of_hows: _Sums,
+    ranges: list[_Bounds],
+    penalties: Float64,
+    scales: Float64,
+    n_kept: int,
+) -> list[csr_array]:
     """Solve for all targets from all inputs."""
-    n_items = penalties.size
-    grams, crosses = zip(*executor.run_split(_whole, tasks, 2, stage=_PAIRS), strict=True)
-    (factor,) = executor.run(_factored, [(list(grams), penalties)], stage=_SOLUTIONS)
-    weights = executor.run(_solved, [(factor, part) for part in crosses], stage=_SOLUTIONS)
-    executor.release([factor, *grams, *crosses])
+    grams = [[gram for gram, _ in sums] for sums in of_hows]
+    factors = executor.run(_factored, [(list(parts), penalties) for parts in grams], stage=_SOLUTIONS)
+    executor.release(itertools.chain(*grams))
+    tasks = [(factor, cross) for factor, sums in zip(factors, of_hows, strict=True) for _, cross in sums]
+    weights = executor.run(_solved, tasks, stage=_SOLUTIONS)
+    executor.release([*factors, *(cross for _, cross in tasks)])
+    of_ranges = [weights[start : start + len(ranges)] for start in range(0, len(weights), len(ranges))]
     lists = executor.run(
-        next_item_lists.largest_of_whole, [(weights, task[3], task[4], scales, n_kept) for task in tasks], stage=_LISTS
+        next_item_lists.largest_of_whole,
+        [(parts, *bounds, scales, n_kept) for parts in of_ranges for bounds in ranges],
+        stage=_LISTS,
     )
     executor.release(weights)
-    found = joined_lists([executor.get(part) for part in lists], n_items)
+    found = []
+    for start in range(0, len(lists), len(ranges)):
+        parts = lists[start : start + len(ranges)]
+        found.append(joined_lists([executor.get(part) for part in parts], penalties.size))
     executor.release(lists)
     return found
 
 
 def _of_few_inputs(
-    executor: Executor, tasks: list[tuple[Any, ...]], penalties: Float64, scales: Float64, n_kept: int
-) -> csr_array:
+    executor: Executor, of_hows: _Sums, penalties: Float64, scales: Float64, n_kept: int
+) -> list[csr_array]:
     """Solve for all targets, each from the inputs that precede it most."""
-    grams, crosses = zip(*executor.run_split(_largest, tasks, 2, stage=_PAIRS), strict=True)
-    (gram,) = executor.run(_joined, [(list(grams),)], stage=_SOLUTIONS)
+    grams = [[gram for gram, _ in sums] for sums in of_hows]
+    joined = executor.run(_joined, [(parts,) for parts in grams], stage=_SOLUTIONS)
+    executor.release(itertools.chain(*grams))
     shared = executor.put(penalties)
-    solved = executor.run(_solved_for_few, [(gram, part, shared) for part in crosses], stage=_SOLUTIONS)
-    executor.release([gram, shared, *grams, *crosses])
-    found = next_item_lists.largest_of_solved(_joined([executor.get(part) for part in solved]), scales, n_kept)
+    tasks = [(gram, cross, shared) for gram, sums in zip(joined, of_hows, strict=True) for _, cross in sums]
+    solved = executor.run(_solved_for_few, tasks, stage=_SOLUTIONS)
+    executor.release([*joined, shared, *(cross for _, cross, _ in tasks)])
+    found, n_ranges = [], len(of_hows[0])
+    for start in range(0, len(solved), n_ranges):
+        weights = _joined([executor.get(part) for part in solved[start : start + n_ranges]])
+        found.append(next_item_lists.largest_of_solved(weights, scales, n_kept))
     executor.release(solved)
     return found
 

@@ -1,9 +1,10 @@
-"""The score of a candidate of `next_item` on the validation, by the workers of an executor.
+"""The scores of candidates of `next_item` on the validation, by the workers of an executor.
 
-Invariant: the score is that of `Validation.score`, to the last bit, because a task judges whole batches of users.
+Invariant: a score is that of `Validation.score`, to the last bit, because a task judges whole batches of users.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -20,28 +21,30 @@ ScoresOf = Callable[[Any, Any, Int64], Float64]
 """(known, model, users) -> the scores of all items for users: float64 (m, n_items). It is at the top of a module."""
 
 
-def score(validation: Validation, scores_of: ScoresOf, known: Any, model: Any) -> float:
-    """Return the score of a model, with the executor in use if there is one.
+def scores(validation: Validation, scores_of: ScoresOf, known: Any, models: Sequence[Any]) -> list[float]:
+    """Return the score of each model, with the executor in use if there is one.
 
     Args:
         known: The inputs of all users of the validation.
-        model: What their scores are computed with.
+        models: What their scores are computed with.
     """
     executor = executor_in_use()
     if executor is None:
-        return validation.score(lambda users: scores_of(known, model, users))
-    n_batches = -(-validation.judged.size // validation.batch_size)
+        return [validation.score(partial(scores_of, known, model)) for model in models]
+    n_judged = validation.judged.size
+    n_batches = -(-n_judged // validation.batch_size)
     size = -(-n_batches // _TASKS) * validation.batch_size
-    ranges = row_parts.ranges(validation.judged.size, size)
-    shared = [executor.put(value) for value in (validation, known, model)]
-    values = np.empty(validation.judged.size)
-    tasks = [(scores_of, *shared, *bounds) for bounds in ranges]
+    places = [(number, *bounds) for number in range(len(models)) for bounds in row_parts.ranges(n_judged, size)]
+    shared = [executor.put(validation), executor.put(known)]
+    refs = [executor.put(model) for model in models]
+    values = np.empty((len(models), n_judged))
+    tasks = [(scores_of, *shared, refs[number], first, end) for number, first, end in places]
     for task, found in executor.completed(_ndcg, tasks, stage=_STAGE):
-        first, end = ranges[task]
-        values[first:end] = found
-    executor.release(shared)
-    return validation.mean(values)
+        number, first, end = places[task]
+        values[number, first:end] = found
+    executor.release([*shared, *refs])
+    return [validation.mean(each) for each in values]
 
 
 def _ndcg(scores_of: ScoresOf, validation: Validation, known: Any, model: Any, first: int, end: int) -> Float64:
-    return validation.ndcg_of(first, end, lambda users: scores_of(known, model, users))
+    return validation.ndcg_of(first, end, partial(scores_of, known, model))

@@ -81,12 +81,14 @@ def test_workers_find_the_same_lists(
 ) -> None:
     """Of all inputs or of few, with one part of the users or several; all values are given up in the end."""
     penalties, scales = regression(ordered)
-    expected = next_item_lists.fit(ordered, HOW, penalties, scales, 20, whole_items=whole_items)
+    hows = [HOW, HOW._replace(reverse=0.0)]
+    expected = [next_item_lists.fit(ordered, how, penalties, scales, 20, whole_items=whole_items) for how in hows]
     before = set(workers._folder.iterdir())
     found = distributed.fit(
-        workers, ordered, HOW, penalties, scales, 20, whole_items=whole_items, part_entries=part_entries
+        workers, ordered, hows, penalties, scales, 20, whole_items=whole_items, part_entries=part_entries
     )
-    assert same(found, expected)
+    assert [same(*each) for each in zip(found, expected, strict=True)] == [True, True]
+    assert not same(found[0], found[1])
     assert set(workers._folder.iterdir()) == before
 
 
@@ -112,7 +114,7 @@ def test_a_regression_without_a_solution_is_noticed_on_workers_too(workers: Loca
     with pytest.raises(TrainingDiverged, match="raise reg"):
         next_item_lists.fit(ordered, HOW, -1e6 * penalties, scales, 20)
     with pytest.raises(TrainingDiverged, match="raise reg"):
-        distributed.fit(workers, ordered, HOW, -1e6 * penalties, scales, 20)
+        distributed.fit(workers, ordered, [HOW], -1e6 * penalties, scales, 20)
 
 
 def test_statistics_in_a_basis_are_the_same(workers: LocalExecutor, ordered: Sequences) -> None:
