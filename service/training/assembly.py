@@ -35,6 +35,7 @@ def assemble(
     user_inputs: Float32 | None = None,
     user_attributes: Int32 | None = None,
     learning_curve: tuple[dict[str, Any], ...] = (),
+    entries: "HistoryEntries | None" = None,
 ) -> ModelSnapshot:
     """Build the snapshot of a model; missing factors have rank 0, missing biases are zeros.
 
@@ -55,8 +56,9 @@ def assemble(
         user_inputs: Float32 (n_users, d), what training has found for each user as an input of the user tower.
         user_attributes: Int32 (n_users, c), the categories of each user.
         learning_curve: A point per epoch, see `ModelSnapshot`.
+        entries: The `history_entries` of the data, if the fit has them: their order by time takes a while.
     """
-    entries = history_entries(data)
+    entries = history_entries(data) if entries is None else entries
     n_users, n_items = len(data.users), len(data.items)
     return ModelSnapshot(
         algorithm=algorithm,

@@ -124,6 +124,7 @@ def fit(data: Interactions, config: IalsConfig, rng: np.random.Generator, progre
         item_factors=item_factors,
         fold_in=FoldIn("implicit_ridge", weights, parameters | {"reg_pairs": weight * len(data.items)}),
         fold_in_precision=precision,
+        entries=entries,
     )
 
 
