@@ -1,4 +1,4 @@
-"""`recollect archive`: list, export, compact and query the archive."""
+"""`recollect archive`: list, export, compact and query the archive, and choose the journal of its catalogue."""
 
 import json
 import os
@@ -16,6 +16,7 @@ from ops.options.shared_options import JsonOption
 from service.config import Config, from_env
 from service.errors import UsageError
 from telemetry import events
+from telemetry.catalogue.journal_kind import KINDS, JournalKind
 from telemetry.ids import rfc3339_ms
 
 app = typer.Typer(help="List, export, compact and query archived events.", no_args_is_help=False, rich_markup_mode=None)
@@ -119,6 +120,21 @@ def query(
 
     _require_one_of("--format", form, _ANSWERS)
     return run_query(_config().archive_dir, sql, cast("QueryFormat", form))
+
+
+@app.command()
+def journal(
+    kind: Annotated[
+        str | None, typer.Argument(help="rollback where several machines share the archive, else write-ahead.")
+    ] = None,
+) -> int:
+    """Show or change the journal of the archive's catalogue; no consumer may run."""
+    from telemetry.catalogue.catalogue_file import change_journal
+
+    if kind is not None:
+        _require_one_of("The journal", kind, KINDS)
+    print(change_journal(_config().archive_dir, cast("JournalKind | None", kind)))
+    return 0
 
 
 def _require_one_of(option: str, value: str, known: Sequence[str]) -> None:

@@ -4,8 +4,8 @@ Invariants:
 
 - `lease_transaction` checks within the transaction that the caller's lease epoch is the one in the file, so a process
   that lost its lease changes nothing.
-- With SQLite's write-ahead journal and `synchronous=FULL` a finished transaction survives a power cut, unless it is
-  `unsynced`.
+- With either of SQLite's journals (`journal_kind.py`) and `synchronous=FULL` a finished transaction survives a power
+  cut, unless it is `unsynced`.
 
 Used by one thread.
 """
@@ -16,7 +16,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from telemetry.catalogue import journal_kind
 from telemetry.catalogue.catalogue_schema import prepare
+from telemetry.catalogue.journal_kind import JournalKind
 from telemetry.errors import ArchiveError, CatalogueBusyError, LeaseLostError
 
 FILE_NAME: Final = "catalogue.sqlite3"
@@ -46,7 +48,8 @@ class Database:
             raise ArchiveError(f"The catalogue in {root} cannot be opened: {error}.") from None
         try:
             with self.errors_translated():
-                self.sql.execute("PRAGMA journal_mode=WAL")
+                kind = journal_kind.choose(journal_kind.stored_kind(self.sql), journal_kind.file_system_of(root))
+                journal_kind.set_kind(self.sql, kind, root)
                 self.sql.execute("PRAGMA synchronous=FULL")
                 # An erased user's id must not linger in freed pages.
                 self.sql.execute("PRAGMA secure_delete=ON")
@@ -105,9 +108,30 @@ class Database:
             self.sql.execute("PRAGMA synchronous=FULL")
 
     def truncate_journal(self) -> None:
-        """Move the content of SQLite's journal into the file; while a reader is busy, leave it to a later call."""
+        """Move the content of a write-ahead journal into the file; while a reader is busy, leave it to a later call."""
         with self.errors_translated():
             self.sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def change_journal(root: Path, kind: JournalKind | None = None) -> JournalKind:
+    """Return the kind of journal that an archive's catalogue has, changed before if one is given.
+
+    Raises:
+        ArchiveError: There is no catalogue, another process uses it, or its file system admits no such journal.
+    """
+    path = root / FILE_NAME
+    if not path.is_file():
+        raise ArchiveError(f"There is no catalogue in {root} yet.")
+    file_system = journal_kind.file_system_of(root)
+    if kind == "write-ahead" and journal_kind.is_network(file_system):
+        raise ArchiveError(f"{root} is on a network file system ({file_system}), which needs the rollback journal.")
+    try:
+        with closing(sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)) as db:
+            if kind is not None:
+                journal_kind.set_kind(db, kind, root)
+            return journal_kind.stored_kind(db) or "write-ahead"
+    except sqlite3.Error as error:
+        raise ArchiveError(f"The journal of the catalogue in {root} cannot be changed: {error}.") from None
 
 
 @contextmanager
