@@ -40,6 +40,8 @@ class AsyncClient:
         api_key: The API key, if the service needs one.
         deadline_s: Seconds for a call, all attempts together; `within` changes it for some calls.
         retries: Further attempts after a broken connection, 502, 503 or 504.
+        attempt_s: Seconds for an attempt that is not the last, after which another one follows on a new connection;
+            None for all that is left. Set it where the address may move to another machine.
         max_connections: Connections open at once; more calls wait for one, within their deadlines.
         ssl_context: How the certificate of an https address is checked; by default as the system does.
 
@@ -54,10 +56,11 @@ class AsyncClient:
         api_key: str | None = None,
         deadline_s: float = DEADLINE_S,
         retries: int = RETRIES,
+        attempt_s: float | None = None,
         max_connections: int = 64,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._rules = Rules(deadline_s, retries)
+        self._rules = Rules(deadline_s, retries, attempt_s)
         self._connections = _Connections(Address.parse(url, api_key), ssl_context, max_connections)
 
     async def __aenter__(self) -> Self:
@@ -189,7 +192,10 @@ class AsyncClient:
 
 
 class _Connections:
-    """The session of aiohttp, which begins with the first call, inside the event loop."""
+    """The session of aiohttp, which begins with the first call, inside the event loop.
+
+    A retry has a session of its own and so a new connection: others of the pool may lead to the same dead machine.
+    """
 
     def __init__(self, address: Address, context: ssl.SSLContext | None, most: int) -> None:
         self._address = address
@@ -197,21 +203,33 @@ class _Connections:
         self._most = most
         self._session: aiohttp.ClientSession | None = None
 
+    def _begin(self) -> aiohttp.ClientSession:
+        tls = True if self._context is None else self._context
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._most, ssl=tls),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+        # aiohttp sends a GET again by itself after a broken connection, and `converse` counts attempts. There is no
+        # public way to turn it off; the client of its own tests does it like this.
+        session._retry_connection = False  # noqa: SLF001
+        return session
+
     async def exchange(self, call: Call[Any], attempt: Attempt) -> Outcome:
         """Send a call once and return what came of it."""
+        if attempt.is_retry:
+            async with self._begin() as session:
+                return await self._exchange(session, call, attempt)
         if self._session is None or self._session.closed:
-            connector = aiohttp.TCPConnector(limit=self._most, ssl=True if self._context is None else self._context)
-            self._session = aiohttp.ClientSession(
-                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None)
-            )
-            # aiohttp sends a GET again by itself after a broken connection, and `converse` counts attempts. There is no
-            # public way to turn it off; the client of its own tests does it like this.
-            self._session._retry_connection = False  # noqa: SLF001
+            self._session = self._begin()
+        return await self._exchange(self._session, call, attempt)
+
+    async def _exchange(self, session: aiohttp.ClientSession, call: Call[Any], attempt: Attempt) -> Outcome:
         url = URL(self._address.base_url + call.target, encoded=True)
         try:
             async with (
                 asyncio.timeout(attempt.timeout_s),
-                self._session.request(
+                session.request(
                     call.method, url, data=call.body, headers=self._address.headers(call), allow_redirects=False
                 ) as response,
             ):

@@ -38,6 +38,8 @@ class Client:
         api_key: The API key, if the service needs one.
         deadline_s: Seconds for a call, all attempts together; `within` changes it for some calls.
         retries: Further attempts after a broken connection, 502, 503 or 504.
+        attempt_s: Seconds for an attempt that is not the last, after which another one follows on a new connection;
+            None for all that is left. Set it where the address may move to another machine.
         max_idle: Connections that are kept open for later calls.
         ssl_context: How the certificate of an https address is checked; by default as the system does.
 
@@ -52,10 +54,11 @@ class Client:
         api_key: str | None = None,
         deadline_s: float = DEADLINE_S,
         retries: int = RETRIES,
+        attempt_s: float | None = None,
         max_idle: int = 8,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._rules = Rules(deadline_s, retries)
+        self._rules = Rules(deadline_s, retries, attempt_s)
         self._pool = ConnectionPool(Address.parse(url, api_key), ssl_context, max_idle)
 
     def __enter__(self) -> Self:

@@ -43,6 +43,8 @@ class ConnectionPool:
             answer, is_reusable = self._answer(connection, call, ends_s)
         except TimeoutError:
             connection.close()
+            # They may lead to the same dead machine.
+            self._close_idle()
             return TimedOut()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
@@ -61,6 +63,10 @@ class ConnectionPool:
         """Close the waiting connections; those in use close with their answers."""
         with self._lock:
             self._is_closed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        with self._lock:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()

@@ -8,6 +8,8 @@ asyncio. The rules are those of docs/api.md:
 - It follows after 10 to 50 ms, so that clients whose connections broke at once do not return at once. After 503 it
   follows when `Retry-After` has passed.
 - A deadline bounds all of it. If no time is left for a pause, the first outcome counts.
+- With a limit for one attempt, a second attempt also follows one that was not answered within it. A machine that lost
+  its power sends no end of a connection, and its address may have moved meanwhile.
 """
 
 import json
@@ -39,10 +41,12 @@ class Rules:
     Attributes:
         deadline_s: Seconds for a call, all attempts and pauses together.
         retries: Further attempts after the first.
+        attempt_s: Seconds for one attempt that is not the last; None for all that is left.
     """
 
     deadline_s: float
     retries: int
+    attempt_s: float | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -52,6 +56,8 @@ class Rules:
         """
         if not 0 < self.deadline_s < float("inf") or self.retries < 0:
             raise ValueError("A deadline is above 0 and finite, and there are 0 or more retries.")
+        if self.attempt_s is not None and not self.attempt_s > 0:
+            raise ValueError("The time for an attempt is above 0.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +116,10 @@ def converse(
     ends_s = now() + rules.deadline_s
     outcome: Outcome | None = None
     for attempt in range(rules.retries + 1):
-        outcome = yield Attempt(ends_s - now(), is_retry=attempt > 0)
+        timeout_s = ends_s - now()
+        if rules.attempt_s is not None and attempt < rules.retries:
+            timeout_s = min(timeout_s, rules.attempt_s)
+        outcome = yield Attempt(timeout_s, is_retry=attempt > 0)
         pause_s = _pause_s(outcome, rng or random.Random())  # noqa: S311  # jitter, no secret
         if attempt == rules.retries or pause_s is None or now() + pause_s >= ends_s:
             break
@@ -123,8 +132,11 @@ def converse(
 
 
 def _pause_s(outcome: Outcome | None, rng: random.Random) -> float | None:
-    """Return the seconds before another attempt; None if there must be none."""
-    if isinstance(outcome, Broken):
+    """Return the seconds before another attempt; None if there must be none.
+
+    After the deadline none follows, because no time is left for it.
+    """
+    if isinstance(outcome, Broken | TimedOut):
         return rng.uniform(*_JITTER_S)
     if not isinstance(outcome, Answer) or outcome.status not in _RETRIED:
         return None

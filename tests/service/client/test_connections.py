@@ -146,6 +146,24 @@ def test_a_silent_server_ends_with_the_deadline(do: Do) -> None:
     assert isinstance(served, Recommendations)
 
 
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+async def test_a_silent_attempt_is_followed_by_one_on_a_new_connection(kind: type[Client] | type[AsyncClient]) -> None:
+    """As after the death of a machine whose address has moved."""
+    with ScriptedServer([LIST, SILENCE, LIST]) as server:
+        client = kind(server.url, attempt_s=0.2, deadline_s=10.0)
+        for _ in range(2):
+            if isinstance(client, Client):
+                served = await asyncio.to_thread(client.recommend, "42")
+            else:
+                served = await client.recommend("42")
+            assert isinstance(served, Recommendations)
+        assert (len(server.requests), server.n_connections) == (3, 2)
+        if isinstance(client, Client):
+            client.close()
+        else:
+            await client.close()
+
+
 def test_a_connection_that_the_server_closed_is_not_used(do: Do, await_until: AwaitUntil) -> None:
     """As nginx closes one after a minute: a new one is made, without a second attempt."""
     with ScriptedServer([LIST, LIST]) as server:

@@ -34,13 +34,18 @@ def answer(
 
 
 def play(
-    outcomes: list[Outcome], *, deadline_s: float = 3.0, retries: int = 1, attempt_s: float = 0.1
+    outcomes: list[Outcome],
+    *,
+    deadline_s: float = 3.0,
+    retries: int = 1,
+    attempt_s: float = 0.1,
+    limit_s: float | None = None,
 ) -> tuple[list[Attempt | Pause], ServedModel | ClientError]:
     """Return what a conversation did, given the outcomes of its attempts, each of which takes some time."""
     clock_s = 100.0
     left = list(outcomes)
     steps: list[Attempt | Pause] = []
-    conversation = converse(calls.model(), Rules(deadline_s, retries), lambda: clock_s, random.Random(0))
+    conversation = converse(calls.model(), Rules(deadline_s, retries, limit_s), lambda: clock_s, random.Random(0))
     sent: Outcome | None = None
     try:
         while True:
@@ -133,11 +138,27 @@ def test_the_last_outcome_counts() -> None:
 
 
 def test_a_deadline_is_an_error_of_its_own() -> None:
-    """What was sent may have been accepted, so nothing is sent again."""
-    steps, result = play([TimedOut()], deadline_s=0.5)
+    """No time is left to send it again."""
+    steps, result = play([TimedOut()], deadline_s=0.5, attempt_s=0.5)
     assert len(steps) == 1
     assert isinstance(result, DeadlineExceeded)
     assert str(result) == "GET /v1/model was not answered within 0.5 s."
+
+
+def test_an_attempt_with_a_limit_is_followed_by_another_one() -> None:
+    """Each but the last is limited; together they keep the deadline."""
+    steps, result = play([TimedOut(), OK], deadline_s=3.0, attempt_s=1.0, limit_s=1.0)
+    assert isinstance(result, ServedModel)
+    first, pause, last = steps
+    assert first == Attempt(1.0, is_retry=False)
+    assert isinstance(pause, Pause)
+    assert isinstance(last, Attempt)
+    assert last.is_retry
+    assert last.timeout_s == pytest.approx(2.0 - pause.seconds)
+    steps, result = play([TimedOut(), TimedOut()], deadline_s=3.0, attempt_s=1.0, limit_s=1.0)
+    assert (len(steps), type(result)) == (3, DeadlineExceeded)
+    with pytest.raises(ValueError, match="The time for an attempt is above 0"):
+        Rules(1.0, 1, 0.0)
 
 
 @pytest.mark.parametrize(
