@@ -25,6 +25,7 @@ from ops.load.traffic import Mix
 
 MAX_RETRIES = 2
 _CONNECTIONS = 64
+_RULES = ClientRules(retries=MAX_RETRIES)
 _FOREVER_S = 7 * 86400.0
 
 
@@ -59,18 +60,29 @@ class DrillLoad:
         seed: Decides users, kinds and events.
         start_s: The zero of the drill's clock, in monotonic seconds.
         oracle: Records every acknowledgement.
+        rules: How a client retries.
+        connections: How many connections it has at most.
     """
 
     def __init__(
-        self, target: Target, models_dir: Path, rate_rps: float, seed: int, start_s: float, oracle: Oracle
+        self,
+        target: Target,
+        models_dir: Path,
+        rate_rps: float,
+        seed: int,
+        start_s: float,
+        oracle: Oracle,
+        rules: ClientRules = _RULES,
+        connections: int = _CONNECTIONS,
     ) -> None:
+        self._rules = rules
         self._target = target
         self._models_dir = models_dir
         self._rate_rps = rate_rps
         self._seed = seed
         self._start_s = start_s
         self._oracle = oracle
-        self._client = HttpClient(target.host, target.port, _CONNECTIONS)
+        self._client = HttpClient(target.host, target.port, connections)
         self._attack: Attack | None = None
         self._sending: asyncio.Task[float] | None = None
         self.samples: list[RequestSample] = []
@@ -98,7 +110,7 @@ class DrillLoad:
             oracle=self._oracle,
             clock=self._now_s,
         )
-        self._attack = Attack(self._client, traffic, ClientRules(retries=MAX_RETRIES), jitter_rng, self._add)
+        self._attack = Attack(self._client, traffic, self._rules, jitter_rng, self._add)
         self._sending = asyncio.create_task(self._attack.run(constant(self._rate_rps, _FOREVER_S)))
         return self
 

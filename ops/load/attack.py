@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ops.load.http_connection import Broken, HttpClient
+from ops.load.http_connection import Answer, Broken, HttpClient
 from ops.load.outcome import Outcome
 from ops.load.traffic import AnswerCheck, LoadRequest, Traffic
 
 _RETRIED_STATUSES = frozenset({502, 503, 504})
-_RETRIED_BREAKS = frozenset({"connect", "reset", "eof"})
+_RETRIED_BREAKS = frozenset({"connect", "reset", "eof", "silent"})
 _RETRY_JITTER_S = (0.010, 0.050)
 # Event loops round to whole milliseconds: a shorter sleep would spin.
 _SHORTEST_SLEEP_S = 0.001
@@ -25,10 +25,14 @@ _BURST = 16
 
 @dataclass(frozen=True)
 class ClientRules:
-    """The simulated client: retries after a broken connection, 502, 503 or 504, until a deadline per request."""
+    """The simulated client: retries after a broken connection, 502, 503 or 504, until a deadline per request.
+
+    With `attempt_s`, it also retries after an attempt that was not answered for so long, on a new connection.
+    """
 
     retries: int = 1
     deadline_s: float = 2.0
+    attempt_s: float | None = None
 
 
 class Attack:
@@ -107,7 +111,7 @@ class Attack:
     async def _try(self, request: LoadRequest, attempt: "_Attempts") -> None:
         while True:
             attempt.count += 1
-            result = await self._client.exchange(request.wire)
+            result = await self._exchange(request.wire, attempt.count)
             if isinstance(result, Broken):
                 attempt.status = None
                 attempt.check = AnswerCheck(result.cause, result.detail)
@@ -121,6 +125,17 @@ class Attack:
             attempt.retry_cause = attempt.check.failure
             # The same bytes have the same Idempotency-Key: a request whose answer was lost must not count twice.
             await asyncio.sleep(self._rng.uniform(*_RETRY_JITTER_S))
+
+    async def _exchange(self, wire: bytes, count: int) -> Answer | Broken:
+        """Send a request; the last attempt has all the time that is left."""
+        limit_s = self._rules.attempt_s if count <= self._rules.retries else None
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._client.exchange(wire, fresh=limit_s is None and self._rules.attempt_s is not None)
+        except TimeoutError:
+            if limit_s is None:
+                raise
+            return Broken("silent", f"there was no answer within {limit_s:g} s")
 
 
 @dataclass

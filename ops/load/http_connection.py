@@ -12,7 +12,7 @@ import select
 from dataclasses import dataclass
 from typing import Literal, cast
 
-BreakCause = Literal["connect", "reset", "eof", "protocol"]
+BreakCause = Literal["connect", "reset", "eof", "protocol", "silent"]
 
 _NO_BODY = frozenset({204, 304})
 _HEAD_LIMIT_BYTES = 65536
@@ -208,10 +208,10 @@ class HttpClient:
         self._slots = asyncio.Semaphore(connections)
         self._idle: list[HttpConnection] = []
 
-    async def exchange(self, request: bytes) -> Answer | Broken:
-        """Send one request on a free or new connection, and return its answer."""
+    async def exchange(self, request: bytes, *, fresh: bool = False) -> Answer | Broken:
+        """Send one request on a free or new connection, or on a new one only, and return its answer."""
         async with self._slots:
-            connection = self.reusable_connection()
+            connection = None if fresh else self.reusable_connection()
             if connection is None:
                 try:
                     loop = asyncio.get_running_loop()

@@ -1,7 +1,8 @@
 """Namespaces of Linux, each held open by one idle process, and the commands that make and enter them.
 
-Invariant: the holder ends when its standard input is closed, so that nothing stays behind if this process is killed.
-With its last process a namespace goes, and with a network namespace every interface in it.
+Invariant: the holder ends when its standard input is closed, and before that kills what runs in its namespace, so that
+nothing stays behind if this process is killed. With its last process a namespace goes, and with a network namespace
+every interface in it.
 """
 
 import os
@@ -14,14 +15,21 @@ from service.errors import RunError
 
 _PROGRAMS = ("ip", "unshare", "nsenter", "mount", "hostname")
 _COMMAND_TIMEOUT_S = 30.0
-# `sh` reads what to mount from its arguments, reports, and becomes the idle process.
+# `sh` reads what to mount from its arguments, reports, and waits for the end of its input.
 _HOLDER = """set -e
 [ -z "$1" ] || hostname "$1"
-[ -z "$2" ] || mount --bind "$2" /etc/hosts
-shift 2
+shift
 while [ $# -gt 0 ]; do mount --bind "$1" "$2"; shift 2; done
 echo ready
-exec cat"""
+read -r _ || :
+found=1
+while [ -n "$found" ]; do
+  found=
+  for process in /proc/[0-9]*; do
+    pid=${process#/proc/}
+    if [ "$pid" != $$ ] && [ "$process/ns/net" -ef /proc/$$/ns/net ] && kill -9 "$pid"; then found=1; fi
+  done
+done"""
 
 
 def refusal() -> str | None:
@@ -54,15 +62,12 @@ class Namespace:
 
     Args:
         host_name: Its host name, or None to keep the machine's.
-        hosts: A file to show as `/etc/hosts`, or None.
-        binds: Pairs of a directory and the path where processes in the namespace see it.
+        binds: Pairs of a directory or file and the path where processes in the namespace see it.
     """
 
-    def __init__(
-        self, host_name: str | None = None, hosts: Path | None = None, binds: Sequence[tuple[Path, Path]] = ()
-    ) -> None:
+    def __init__(self, host_name: str | None = None, binds: Sequence[tuple[Path, Path]] = ()) -> None:
         paths = [str(path) for pair in binds for path in pair]
-        argv = ["unshare", "--net", "--mount", "--uts", "sh", "-c", _HOLDER, "sh", host_name or "", str(hosts or "")]
+        argv = ["unshare", "--net", "--mount", "--uts", "sh", "-c", _HOLDER, "sh", host_name or ""]
         self._holder = subprocess.Popen(
             [*argv, *paths], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )

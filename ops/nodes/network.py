@@ -54,9 +54,9 @@ def network(
             disk = folder / name
             disk.mkdir(exist_ok=True)
             binds = [(disk / "private" / str(path).strip("/").replace("/", "-"), path) for path in private]
-            for source, _ in binds:
+            for source, path in binds:
                 source.mkdir(parents=True, exist_ok=True)
-                source.chmod(0o1777)
+                source.chmod(path.stat().st_mode & 0o7777)
             node = Node(name, number, prefix, disk, switch, binds)
             stack.callback(_switch_off, node)
             nodes.append(node)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from ops.nodes.namespace import Namespace
 from service.errors import RunError
 
 _KILL_TIMEOUT_S = 10.0
+_HOSTS = Path("/etc/hosts")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Node:
@@ -65,7 +68,11 @@ class Node:
         """
         if self._namespace is not None:
             raise RunError(f"{self.name} is on already.")
-        namespace = Namespace(self.name, self.folder.parent / "hosts", self._binds)
+        # Where a program has to tell two machines apart, or two boots of one, it reads this.
+        boot_id = self.folder / "boot_id"
+        boot_id.write_text(f"{uuid.uuid4()}\n")
+        binds = [(self.folder.parent / "hosts", _HOSTS), (boot_id, _BOOT_ID), *self._binds]
+        namespace = Namespace(self.name, binds)
         self._namespace = namespace
         port = self._port
         # The same hardware address after every start, as a machine has: neighbours remember it.
@@ -153,6 +160,17 @@ class Node:
         """Undo `cut`."""
         self._running()
         self._switch.ip("link", "set", self._port, "master", "br0")
+
+    def private(self, path: Path) -> Path:
+        """Return where this process finds one of the node's private directories.
+
+        Raises:
+            RunError: The path is not one of them.
+        """
+        for source, place in self._binds:
+            if place == path:
+                return source
+        raise RunError(f"{path} is not one of {self.name}'s own directories.")
 
     @property
     def is_on(self) -> bool:

@@ -1,3 +1,4 @@
+import contextlib
 import socket
 import subprocess
 import sys
@@ -63,6 +64,7 @@ def test_a_killed_node_is_silent_and_keeps_its_disk(pair: tuple[Node, Node], wai
     """An open connection gets neither an end nor a reset; after the start nothing runs and the files are there."""
     first, _ = pair
     first.run(["sh", "-c", "echo kept >file"])
+    boots = {node.run(["cat", "/proc/sys/kernel/random/boot_id"]) for node in pair}
     # A process that left its session is killed, too.
     first.popen(["setsid", "--fork", sys.executable, "-c", ECHO])
     wait_until(lambda: answer_of(first) == "node1")
@@ -76,6 +78,8 @@ def test_a_killed_node_is_silent_and_keeps_its_disk(pair: tuple[Node, Node], wai
         first.popen(["true"])
     first.start()
     assert first.run(["cat", "file"]) == "kept\n"
+    boots.add(first.run(["cat", "/proc/sys/kernel/random/boot_id"]))
+    assert len(boots) == 3
     assert answer_of(first) is None
     first.popen([sys.executable, "-c", ECHO])
     wait_until(lambda: answer_of(first) == "node1")
@@ -117,6 +121,7 @@ def test_nothing_stays_behind_when_the_process_that_made_the_nodes_is_killed(
     made = (
         "from ops.nodes.network import network\nimport os, signal\n"
         f"with network(1, folder=__import__('pathlib').Path({str(tmp_path)!r})) as [node]:\n"
+        "    node.popen(['setsid', '--fork', 'sleep', '4321'])\n    node.run(['sleep', '0.2'])\n"
         "    print(node.address, flush=True)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", made], capture_output=True, text=True)
@@ -126,4 +131,11 @@ def test_nothing_stays_behind_when_the_process_that_made_the_nodes_is_killed(
     def links() -> str:
         return subprocess.run(["ip", "-4", "route"], capture_output=True, text=True).stdout
 
-    wait_until(lambda: prefix not in links())
+    def sleepers() -> list[bytes]:
+        found = []
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                found.append(entry.read_bytes())
+        return [line for line in found if line == b"sleep\x004321\x00"]
+
+    wait_until(lambda: prefix not in links() and not sleepers())

@@ -1,0 +1,88 @@
+"""`python -m ops.nodes.drill`: machines lose their power under load, and the figures of it are printed.
+
+Needs root, iproute2 and keepalived. Everything lives in a temporary directory and in namespaces.
+"""
+
+import asyncio
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ops.console.command_runner import run
+from ops.nodes.nodes_drill import DATA, SERVING, NodesDrill, NodesPlan, NodesReport
+from service.errors import RunError, UsageError
+
+
+def main(
+    *,
+    data: Annotated[str, typer.Option("--data", help="What the served model is trained on.")] = "demo:2000x1000x60000",
+    rate: Annotated[float, typer.Option("--rate", min=1, help="Requests per second.")] = 100.0,
+    victims: Annotated[
+        str, typer.Option("--victims", help="The nodes that lose their power, in this order, comma separated.")
+    ] = f"{SERVING[0]},{SERVING[1]},{DATA}",
+    quiet_s: Annotated[float, typer.Option("--quiet", min=0, help="Seconds of load between losses.")] = 8.0,
+    off_s: Annotated[float, typer.Option("--off", min=1, help="Seconds that a node is off.")] = 15.0,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Replicas of each of the two nodes.")] = 2,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", help="An empty directory for the nodes' disks and logs, which stay there."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,
+) -> int:
+    """Take the power of whole nodes under load, and compare the archive with all that was acknowledged."""
+    chosen = tuple(name.strip() for name in victims.split(",") if name.strip())
+    if unknown := sorted(set(chosen) - {*SERVING, DATA}):
+        raise UsageError(f"--victims: {unknown[0]!r} is none of {', '.join((*SERVING, DATA))}.")
+    with tempfile.TemporaryDirectory(prefix="recollect-drill-") as training:
+        print(f"Training on {data}.", flush=True)
+        plan = NodesPlan(_trained(Path(training), data), rate, chosen, quiet_s, off_s, replicas, {}, folder)
+        report = asyncio.run(NodesDrill(plan, lambda sentence: print(sentence, flush=True)).run())
+    print(json.dumps(dataclasses.asdict(report)) if as_json else described(report))
+    return 0 if report.kept else 1
+
+
+def described(report: NodesReport) -> str:
+    """Return the figures as sentences."""
+    lines = []
+    for loss in report.losses:
+        parts = [f"{loss.node} lost its power {loss.at_s:.1f} s after the start of the load"]
+        if loss.address_s is not None:
+            parts.append(f"the address moved within {loss.address_s:.1f} s")
+        if loss.lease_s is not None:
+            parts.append(f"the other consumer had the lease after {loss.lease_s:.1f} s")
+        parts.append(f"{loss.on_its_disk} acknowledged events and lists were on its disk alone")
+        lines.append("; ".join(parts) + ".")
+    spans = f", from {min(report.failed_at_s):.1f} s to {max(report.failed_at_s):.1f} s" if report.failed_at_s else ""
+    failed = ", ".join(f"{count} by {cause}" for cause, count in sorted(report.failed.items())) or "none"
+    lines.append(
+        f"Requests: {report.requests}; with one retry failed: {failed}{spans}; retried: {report.retried};"
+        f" slowest: {report.slowest_s:.2f} s."
+    )
+    lines.append(
+        f"Acknowledged events and lists: {report.acknowledged}; lost: {report.lost}; twice in the archive:"
+        f" {report.duplicated}; altered: {report.altered}."
+    )
+    return "\n".join(lines)
+
+
+def _trained(folder: Path, data: str) -> Path:
+    """Train a model and activate it; returns the models directory."""
+    environ = {**os.environ, "RECOLLECT_HOME": str(folder)}
+    argv = [sys.executable, "-m", "ops", "train", "--data", data, "--force"]
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RunError(f"The model could not be trained: {done.stderr.strip().splitlines()[-1]}")
+    return folder / "models"
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(main)
+    sys.exit(run(app, sys.argv[1:], name="python -m ops.nodes.drill"))

@@ -1,0 +1,289 @@
+"""A drill of several machines: nodes that serve lose their power under load, one after the other, and Redis' does.
+
+Three nodes of network namespaces: `one` and `two` serve behind an address that keepalived moves between them, `data`
+runs Redis. The commands and files are those of docs/many-machines.md.
+
+Invariant: a request failed if it was not answered as it should be with one retry, and an acknowledged event or list is
+lost if the archive does not have it in the end, when every disk is back.
+"""
+
+import asyncio
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from loadbalancer.binaries import find_redis
+from ops.drill.drill_load import DrillLoad
+from ops.drill.oracle import Oracle
+from ops.drill.system.waiting import poll_until
+from ops.load.attack import ClientRules
+from ops.load.population import Target
+from ops.nodes.network import network
+from ops.nodes.node import Node
+from ops.nodes.serving_node import PORT, PRIVATE, ServingNode
+from service.errors import RunError
+from telemetry.archive.archive_reader import read
+from telemetry.catalogue.catalogue import Catalogue
+from telemetry.catalogue.catalogue_file import change_journal, query_catalogue
+
+# An attempt is given longer than the address takes to move.
+_RULES: Final = ClientRules(retries=1, deadline_s=4.0, attempt_s=1.5)
+_CONNECTIONS: Final = 1024
+_SEED: Final = 13
+_VIRTUAL: Final = 100
+_REDIS_PORT: Final = 6379
+_CATCH_UP_LIMIT_S: Final = 90.0
+_ADDRESS_LIMIT_S: Final = 30.0
+_POLL_S: Final = 0.05
+SERVING: Final = ("one", "two")
+DATA: Final = "data"
+
+
+@dataclass(frozen=True)
+class NodesPlan:
+    """What a drill does.
+
+    Attributes:
+        models: A models directory with an active model.
+        rate_rps: Requests per second.
+        victims: The nodes that lose their power, in this order.
+        quiet_s: Seconds of load before each loss, and at the end.
+        off_s: Seconds that a node is off.
+        replicas: Replicas of each serving node.
+        settings: More settings of the serving nodes, by variable.
+        folder: Where the nodes' disks are and stay; None for a temporary directory.
+    """
+
+    models: Path
+    rate_rps: float = 100.0
+    victims: Sequence[str] = ("one", "two", DATA)
+    quiet_s: float = 8.0
+    off_s: float = 15.0
+    replicas: int = 2
+    settings: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+
+
+@dataclass
+class Loss:
+    """One node's loss of power.
+
+    Attributes:
+        node: Its name.
+        at_s: When, on the clock of the load.
+        address_s: Seconds until another node had the address; None if the node did not have it.
+        lease_s: Seconds until the other consumer had the lease; None if the node's did not hold it.
+        on_its_disk: Acknowledged events and lists that only the disk of the node had while it was off.
+    """
+
+    node: str
+    at_s: float
+    address_s: float | None = None
+    lease_s: float | None = None
+    on_its_disk: int = 0
+
+
+@dataclass
+class NodesReport:
+    """The figures of a drill.
+
+    Attributes:
+        requests: Requests that were sent.
+        failed: Causes and numbers of those that failed, one retry included.
+        failed_at_s: When these were sent, on the clock of the load.
+        retried: Requests that needed the retry.
+        slowest_s: The longest time until an answer, from the intended send time.
+        acknowledged: Events and lists that were acknowledged.
+        lost: Those that the archive does not have in the end.
+        duplicated: Those that it has twice.
+        altered: Those that it has with other content.
+        losses: The losses of power.
+    """
+
+    requests: int = 0
+    failed: dict[str, int] = field(default_factory=dict)
+    failed_at_s: list[float] = field(default_factory=list)
+    retried: int = 0
+    slowest_s: float = 0.0
+    acknowledged: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    altered: int = 0
+    losses: list[Loss] = field(default_factory=list)
+
+    @property
+    def kept(self) -> bool:
+        """Whether no request failed and the archive has everything once."""
+        return not (self.failed or self.lost or self.duplicated or self.altered)
+
+
+class NodesDrill:
+    """One run.
+
+    Args:
+        plan: What it does.
+        notify: Called with a sentence about each step.
+    """
+
+    def __init__(self, plan: NodesPlan, notify: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._notify = notify
+        self._serving: dict[str, ServingNode] = {}
+        self._nodes: dict[str, Node] = {}
+        self._shared = Path()
+        self._virtual = ""
+
+    async def run(self) -> NodesReport:
+        """Make the nodes, load them, take their power, and compare the archive with what was acknowledged.
+
+        Raises:
+            RunError: This machine cannot make nodes, or a part did not come up.
+        """
+        report = NodesReport()
+        oracle = Oracle()
+        async with self._installation():
+            target = Target(self._virtual, PORT, "")
+            began_s = time.monotonic()
+            load = DrillLoad(
+                target, self._shared / "models", self._plan.rate_rps, _SEED, began_s, oracle, _RULES, _CONNECTIONS
+            )
+            async with load:
+                for victim in self._plan.victims:
+                    await asyncio.sleep(self._plan.quiet_s)
+                    report.losses.append(await self._lose(victim, oracle, began_s))
+                await asyncio.sleep(self._plan.quiet_s)
+            for sample in load.samples:
+                report.requests += 1
+                report.retried += sample.attempts > 1
+                report.slowest_s = max(report.slowest_s, sample.latency_s)
+                if sample.failure is not None:
+                    report.failed[sample.failure] = report.failed.get(sample.failure, 0) + 1
+                    report.failed_at_s.append(round(sample.at_s, 3))
+            self._notify("The load has ended; waiting until the archive has what was acknowledged.")
+            await poll_until(lambda: asyncio.to_thread(self._clean, oracle), _CATCH_UP_LIMIT_S, 0.5)
+            findings = oracle.check(self._archived())
+        report.acknowledged = len(oracle)
+        report.lost, report.duplicated = len(findings.lost), len(findings.duplicated)
+        report.altered = len(findings.altered)
+        for example in findings.examples:
+            self._notify(example)
+        return report
+
+    @asynccontextmanager
+    async def _installation(self) -> AsyncIterator[None]:
+        """Start Redis and the serving nodes as docs/many-machines.md says."""
+        plan = self._plan
+        with network(3, names=[*SERVING, DATA], folder=plan.folder, private=PRIVATE) as nodes:
+            self._nodes = {node.name: node for node in nodes}
+            self._shared = nodes[0].folder.parent / "shared"
+            self._shared.mkdir()
+            (self._shared / "models").symlink_to(plan.models)
+            self._prepare_archive()
+            prefix = nodes[0].address.rpartition(".")[0]
+            self._virtual = f"{prefix}.{_VIRTUAL}"
+            for priority, name in zip((110, 100), SERVING, strict=True):
+                others = [node for node in nodes if node.name in SERVING and node.name != name]
+                self._serving[name] = ServingNode(
+                    self._nodes[name],
+                    others,
+                    self._shared,
+                    f"redis://{DATA}:{_REDIS_PORT}/0",
+                    replicas=plan.replicas,
+                    priority=priority,
+                    virtual=self._virtual,
+                    settings=plan.settings,
+                    # Without keys the drill's own traffic needs none; the nodes reach nothing but each other.
+                    arguments=("--insecure",),
+                )
+            self._start_redis()
+            for serving in self._serving.values():
+                serving.start()
+            for serving in self._serving.values():
+                await serving.until_ready()
+            for serving in self._serving.values():
+                serving.claim_address()
+                # The first node has it, whatever the others' speed.
+                if not await poll_until(lambda: self._holder_of_address() == SERVING[0], _ADDRESS_LIMIT_S):
+                    raise RunError(f"{SERVING[0]} does not have the address {self._virtual}.")
+            self._notify(f"Two nodes of {plan.replicas} replicas are ready behind {self._virtual}.")
+            yield
+
+    def _prepare_archive(self) -> None:
+        """Make the archive as for machines that share it through a network file system."""
+        archive = self._shared / "archive"
+        archive.mkdir()
+        Catalogue(archive).close()
+        change_journal(archive, "rollback")
+
+    def _start_redis(self) -> None:
+        node = self._nodes[DATA]
+        options = ["--port", str(_REDIS_PORT), "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", str(node.folder)]  # noqa: S104 - of the node
+        options += [
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "everysec",
+            "--save",
+            "",
+            "--maxmemory-policy",
+            "noeviction",
+        ]
+        with (node.folder / "redis.out").open("ab") as output:
+            node.popen([str(find_redis(None).path), *options], stdout=output, stderr=subprocess.STDOUT)
+
+    async def _lose(self, name: str, oracle: Oracle, began_s: float) -> Loss:
+        """Take the power of a node, give it back, and wait until the node is as before."""
+        node = self._nodes[name]
+        had_address, lease = self._holder_of_address() == name, self._lease()
+        held_lease = lease[1].startswith(f"{name}:")
+        killed_s = time.monotonic()
+        node.kill()
+        loss = Loss(name, killed_s - began_s)
+        held = ["the address"] * had_address + ["the archive's lease"] * held_lease
+        self._notify(f"{name} has lost its power{', and with it ' + ' and '.join(held) if held else ''}.")
+        watching = [asyncio.sleep(max(0.0, killed_s + self._plan.off_s - time.monotonic()))]
+        if had_address:
+            watching.append(self._watch_address(loss, killed_s))
+        if held_lease:
+            watching.append(self._watch_lease(loss, killed_s, lease[0]))
+        await asyncio.gather(*watching)
+        if name in SERVING:
+            findings = await asyncio.to_thread(lambda: oracle.check(self._archived()))
+            loss.on_its_disk = sum(at_s < loss.at_s for at_s in findings.lost)
+        node.start()
+        if name == DATA:
+            self._start_redis()
+        else:
+            self._serving[name].start()
+            await self._serving[name].until_ready()
+            self._serving[name].claim_address()
+        self._notify(f"{name} is back.")
+        return loss
+
+    async def _watch_address(self, loss: Loss, killed_s: float) -> None:
+        if await poll_until(lambda: self._holder_of_address() is not None, self._plan.off_s, _POLL_S):
+            loss.address_s = time.monotonic() - killed_s
+
+    async def _watch_lease(self, loss: Loss, killed_s: float, epoch: int) -> None:
+        if await poll_until(lambda: self._lease()[0] > epoch, self._plan.off_s, _POLL_S):
+            loss.lease_s = time.monotonic() - killed_s
+
+    def _holder_of_address(self) -> str | None:
+        for name, serving in self._serving.items():
+            if serving.node.is_on and serving.has(self._virtual):
+                return name
+        return None
+
+    def _lease(self) -> tuple[int, str]:
+        ((epoch, holder),) = query_catalogue(self._shared / "archive", "SELECT epoch, holder FROM lease")
+        return int(epoch), str(holder)
+
+    def _archived(self) -> list[bytes]:
+        return list(read(self._shared / "archive"))
+
+    def _clean(self, oracle: Oracle) -> bool:
+        return not oracle.check(self._archived()).lost
