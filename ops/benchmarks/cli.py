@@ -9,7 +9,7 @@ import typer
 from ops.benchmarks.commands.catalogues import item_index, item_search, search_taste
 from ops.benchmarks.commands.costs import filters, fold_in, keys, live, telemetry
 from ops.benchmarks.commands.installations import edge, freshness, outage, overload, scaling, services
-from ops.benchmarks.commands.models import models, new_items, scale, workers
+from ops.benchmarks.commands.models import groups, models, new_items, scale, workers
 from ops.benchmarks.commands.route import hello, recommend
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command()(scaling)
 app.command()(models)
 app.command()(scale)
 app.command()(workers)
+app.command()(groups)
 app.command()(new_items)
 app.command()(live)
 app.command(name="item_index")(item_index)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from service.training.interactions import Progress, no_progress
 
@@ -118,17 +118,6 @@ class Executor(Protocol):
             RunError: A task failed in another way, or ended `MOST_DEATHS` workers.
         """
 
-    def get(self, ref: Ref[T]) -> T:
-        """Return a value; its arrays must not be written."""
-
-    def release(self, refs: Iterable[Ref[Any]]) -> None:
-        """Give up values; no later task may name them."""
-
-
-@runtime_checkable
-class GroupExecutor(Executor, Protocol):
-    """An executor that also runs groups of processes."""
-
     def run_group(
         self,
         function: Callable[..., T],
@@ -161,6 +150,12 @@ class GroupExecutor(Executor, Protocol):
             RecollectError: That of a member.
             RunError: A member failed in another way, or `MOST_DEATHS` times one died without anything new to keep.
         """
+
+    def get(self, ref: Ref[T]) -> T:
+        """Return a value; its arrays must not be written."""
+
+    def release(self, refs: Iterable[Ref[Any]]) -> None:
+        """Give up values; no later task may name them."""
 
 
 _executor: ContextVar[Executor | None] = ContextVar("recollect_executor", default=None)

@@ -139,7 +139,7 @@ class RayExecutor:
         keep_interval_s: float | None = None,
         progress: Progress = no_progress,
     ) -> T:
-        """Run a function in all members of a group at once; as in `GroupExecutor`."""
+        """Run a function in all members of a group at once; as in `Executor`."""
         call = RayCall(function, pack(args), {ref.number: self._object(ref).ref for ref in _refs_in(args)})
         run = GroupRun(stage, kept, keep, keep_interval_s, progress)
         result: T = run_ray_group(call, run, self._n_workers, self._watch)

@@ -22,7 +22,7 @@ from ops.nodes import namespace
 from ops.nodes.network import network
 from ops.nodes.node import Node
 from service.errors import DataError, RunError
-from service.executors.executor import MOST_DEATHS, GroupExecutor, WorkerEvent, using
+from service.executors.executor import MOST_DEATHS, Executor, WorkerEvent, using
 from service.executors.local_executor import LocalExecutor
 from service.executors.ray_executor import RayExecutor
 from service.models import publication
@@ -302,7 +302,7 @@ def test_networks_are_trained_over_the_network_between_machines(executor: RayExe
     pytest.importorskip("torch")
     from tests.support.small_group import SmallConfig, fit_small, fitted_by_group
 
-    def trained(on: GroupExecutor) -> Any:
+    def trained(on: Executor) -> Any:
         fits = [(fit_small, SmallConfig(n_epochs=2, patience=2), "demo:60x40x900")]
         ((state, _, _),) = on.run_group(fitted_by_group, (fits,), stage="fit")
         return state

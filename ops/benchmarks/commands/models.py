@@ -109,6 +109,28 @@ def workers(
     return 0
 
 
+def groups(
+    *,
+    data: Data,
+    algorithms: Annotated[str, typer.Option(help="Networks, separated by commas.")] = "two_tower",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting that all of them have.")] = None,
+    members: Annotated[str, typer.Option(help="Numbers of members, separated by commas.")] = "2",
+    every: Annotated[str, typer.Option(help="Values of average_every besides 0, separated by commas.")] = "4,16",
+    seeds: Annotated[int, typer.Option(min=1, help="Fits of each way.")] = 3,
+    as_json: Json = False,
+) -> int:
+    """Train networks by groups and by one process, and compare seconds of an epoch and quality."""
+    from ops.benchmarks import group_fits
+    from service.training.algorithms.registry import ConfiguredAlgorithm
+
+    candidates = [ConfiguredAlgorithm.parse(name, ("patience=0", *(settings or ()))) for name in algorithms.split(",")]
+    sizes, averages = ([int(text) for text in texts.split(",") if text] for texts in (members, every))
+    measured = group_fits.run(data, candidates, sizes, averages, seeds, note)
+    figures = {"data": data, "settings": settings or [], "fits": group_fits.as_json(measured)}
+    report(figures, data, group_fits.HEADINGS, group_fits.rows(measured), as_json=as_json)
+    return 0
+
+
 def new_items(
     *,
     data: Data = "demo",

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from service.errors import LeftGroup
-from service.executors.executor import GroupExecutor, executor_in_use
+from service.executors.executor import Executor, executor_in_use
 from service.executors.member import Member
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.registry import Fit
@@ -39,13 +39,13 @@ class DataParallelFit:
     def __call__(self, data: Interactions, config: Any, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
         """Fit, as `Algorithm.fit`."""
         executor = executor_in_use()
-        if not isinstance(executor, GroupExecutor):
+        if executor is None:
             return self.fit(data, config, rng, progress)
         return fit_in_group(executor, self.algorithm, self.fit, data, config, rng, progress)
 
 
 def fit_in_group(
-    executor: GroupExecutor,
+    executor: Executor,
     algorithm: str,
     fit: Fit,
     data: Interactions,
