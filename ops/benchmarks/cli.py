@@ -6,7 +6,7 @@ Everything a benchmark starts lives in a temporary directory and is removed at i
 
 import typer
 
-from ops.benchmarks.commands.catalogues import item_index, item_search, search_taste
+from ops.benchmarks.commands.catalogues import generate, item_index, item_search, search_taste
 from ops.benchmarks.commands.costs import filters, fold_in, keys, live, telemetry
 from ops.benchmarks.commands.installations import edge, freshness, outage, overload, scaling, services
 from ops.benchmarks.commands.models import groups, models, new_items, scale, workers
@@ -35,6 +35,7 @@ app.command()(workers)
 app.command()(groups)
 app.command()(new_items)
 app.command()(live)
+app.command()(generate)
 app.command(name="item_index")(item_index)
 app.command(name="item_search")(item_search)
 app.command(name="search_taste")(search_taste)

@@ -4,13 +4,13 @@ Invariant: a list has the rows and the bits of `service.models.scoring.personal`
 that every item is scored also where the model has an item index.
 """
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.generation.item_table import ItemTable
-from service.generation.selection import Buffers, add_tile, finish, seen_columns
+from service.generation.selection import NO_COLUMN, Buffers, add_tile, score_best
 from service.models.representation import UserRepresentation
 from service.models.snapshot import Float32, ModelSnapshot
 from service.training.algorithms.kernels.threads import one_blas_thread, run_in_blocks
@@ -63,7 +63,7 @@ class BlockUsers(NamedTuple):
             excess[place] = snapshot.max_exact_over_approx_of(user)
         seen = [
             by[place].seen if place in by else self.seen[self.seen_indptr[place] : self.seen_indptr[place + 1]]
-            for place in range(len(self))
+            for place in range(self.n_users)
         ]
         return BlockUsers(factors, constants, excess, *_joined(seen))
 
@@ -86,7 +86,9 @@ class BlockUsers(NamedTuple):
         entries = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], counts)
         return BlockUsers(self.factors[places], self.constants[places], self.excess[places], indptr, self.seen[entries])
 
-    def __len__(self) -> int:
+    @property
+    def n_users(self) -> int:
+        """The number of users."""
         return self.constants.size
 
 
@@ -106,7 +108,7 @@ class BlockLists(NamedTuple):
 
 def best_items(items: ItemTable, users: BlockUsers, n: int) -> BlockLists:
     """Return the n best unseen items of each user, fewer if there are no more."""
-    n_users = users.constants.size
+    n_users = users.n_users
     n = min(n, items.rows.size)
     lists = BlockLists(
         np.empty((n_users, n), np.int32), np.empty((n_users, n), np.float64), np.zeros(n_users, np.int64)
@@ -117,8 +119,9 @@ def best_items(items: ItemTable, users: BlockUsers, n: int) -> BlockLists:
 
     def rank(start: int, stop: int) -> None:
         part = slice(start, stop)
-        seen = seen_columns(users.seen_indptr[start : stop + 1], users.seen, items.column_of_row)
-        block = BlockUsers(users.factors[part], users.constants[part], users.excess[part], *seen)
+        indptr = users.seen_indptr[start : stop + 1]
+        block = BlockUsers(users.factors[part], users.constants[part], users.excess[part], indptr, users.seen)
+        block = _seen_columns(block, items.column_of_row)
         out = BlockLists(lists.columns[part], lists.scores[part], lists.counts[part])
         _rank(items, block, n + _MARGIN, out, is_complete[part])
         size = n + _MARGIN
@@ -139,19 +142,61 @@ def best_items(items: ItemTable, users: BlockUsers, n: int) -> BlockLists:
 
 
 def _rank(items: ItemTable, users: BlockUsers, size: int, lists: BlockLists, is_complete: NDArray[np.bool_]) -> None:
-    """Write the lists of a block of users, whose `seen` are columns, from `size` candidates each."""
-    n_users, n_items = users.constants.size, items.rows.size
+    """Write the lists of a block of users, whose `seen` are columns, from `size` candidates each.
+
+    A list is complete if no item outside its candidates can belong to it.
+    """
+    n_users, n_items, n = users.n_users, items.rows.size, lists.columns.shape[1]
     buffers = Buffers.empty(n_users, size, users.seen_indptr)
-    scores = np.empty(n_users * min(_TILE_ITEMS, n_items), np.float32)
+    approximate = np.empty(n_users * min(_TILE_ITEMS, n_items), np.float32)
     for first in range(0, n_items, _TILE_ITEMS):
         some = slice(first, min(first + _TILE_ITEMS, n_items))
-        tile = scores[: n_users * (some.stop - first)].reshape(n_users, -1)
+        tile = approximate[: n_users * (some.stop - first)].reshape(n_users, -1)
         np.matmul(users.factors, items.factors[some].T, out=tile)
         add_tile(buffers, size, tile, first, items.bias[some], users.seen_indptr, users.seen)
-    n = lists.columns.shape[1]
-    finish(
-        buffers, size, n, users.factors, users.constants, users.excess, items.factors, items.bias, *lists, is_complete
+    exact = np.empty((n_users, size))
+    score_best(buffers, size, users.factors, users.constants, items.factors, items.bias, exact)
+    # Stable, and the candidates are in the order of columns.
+    order = np.argsort(-exact, axis=1, kind="stable")[:, :n]
+    lists.scores[:], lists.columns[:] = _taken(exact, order), _taken(buffers.columns, order)
+    lists.counts[:] = np.minimum(buffers.counts, n)
+    is_behind = np.arange(n) >= lists.counts[:, np.newaxis]
+    lists.columns[is_behind], lists.scores[is_behind] = NO_COLUMN, np.nan
+    is_complete[:] = _is_complete(users, buffers, lists)
+
+
+def _is_complete(users: BlockUsers, buffers: Buffers, lists: BlockLists) -> NDArray[np.bool_]:
+    """Return whether no item that was left out, with at most the approximate score `thresholds`, belongs to a list."""
+    cutoffs, last = buffers.thresholds, lists.scores[:, -1]
+    exceeds = last > cutoffs.astype(np.float64) + users.excess
+    # Without products the approximate scores are the biases, and exact ones have their order but where the sum with the
+    # constant rounds two of them to one number. Items left out with the bias of the cutoff have larger columns.
+    at, above, below = (
+        bias.astype(np.float64) + users.constants
+        for bias in (cutoffs, np.nextafter(cutoffs, np.float32(np.inf)), np.nextafter(cutoffs, np.float32(-np.inf)))
     )
+    in_order = ~users.factors.any(axis=1) & ((last > at) | ((above > at) & (below < last)))
+    found: NDArray[np.bool_] = np.isneginf(cutoffs) | exceeds | in_order
+    return found
+
+
+def _taken(table: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
+    """Return the entries of each row at some places of it."""
+    found: NDArray[Any] = np.take_along_axis(table, places, axis=1)
+    return found
+
+
+def _seen_columns(users: BlockUsers, column_of_row: NDArray[np.int32]) -> BlockUsers:
+    """Return users whose seen items are columns, ascending for each of them, without items that have none."""
+    counts = np.diff(users.seen_indptr)
+    columns = column_of_row[users.seen[users.seen_indptr[0] : users.seen_indptr[-1]]]
+    has_column = columns != NO_COLUMN
+    of_user = np.repeat(np.arange(users.n_users), counts)[has_column]
+    keys = of_user * np.int64(column_of_row.size) + columns[has_column]
+    keys.sort()
+    indptr = np.zeros(users.n_users + 1, np.int64)
+    np.cumsum(np.bincount(of_user, minlength=users.n_users), out=indptr[1:])
+    return users._replace(seen_indptr=indptr, seen=(keys % max(1, column_of_row.size)).astype(np.int32))
 
 
 def _joined(seen: list[NDArray[np.int32]]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:

@@ -1,4 +1,4 @@
-"""Kernels that choose the best items of each user of a block from approximate scores, and order them by exact ones.
+"""Kernels that choose the best items of each user of a block by approximate scores, and score them exactly.
 
 The approximate scores of a block of users come tile by tile: a tile is the matrix product of the block with some of the
 items. Each user has a buffer of candidates. An item whose score exceeds the user's threshold is added; a full buffer is
@@ -65,37 +65,9 @@ class Buffers(NamedTuple):
 
 
 @compiled
-def seen_columns(
-    indptr: Int64, indices: Int32, column_of_row: Int32
-) -> tuple[Int64, Int32]:  # pragma: no cover  # compiled; tests/service/generation/test_selection.py
-    """Return the seen items of each user as columns.
-
-    Args:
-        indptr: Int64 (b + 1,), where the seen items of each user begin in `indices`.
-        indices: Int32, item rows, unique for each user.
-        column_of_row: Int32 (n_items,), `NO_COLUMN` (-1) for an item without one.
-
-    Returns:
-        The same in columns, ascending for each user, without items that have none: int64 (b + 1,) and int32.
-    """
-    starts = np.zeros(indptr.size, np.int64)
-    columns = np.empty(indptr[-1] - indptr[0], np.int32)
-    count = 0
-    for user in range(indptr.size - 1):
-        for place in range(indptr[user], indptr[user + 1]):
-            column = column_of_row[indices[place]]
-            if column >= 0:
-                columns[count] = column
-                count += 1
-        columns[starts[user] : count].sort()
-        starts[user + 1] = count
-    return starts, columns[:count]
-
-
-@compiled
 def add_tile(
     buffers: Buffers, size: int, tile: Float32, first: int, bias: Float32, seen_indptr: Int64, seen: Int32
-) -> None:  # pragma: no cover  # compiled; tests/service/generation/test_selection.py
+) -> None:  # pragma: no cover  # compiled; tests/service/generation/test_block_lists.py
     """Add the best items of a tile to the candidates of a block of users.
 
     Args:
@@ -141,90 +113,44 @@ def add_tile(
 
 
 @compiled
-def finish(
+def score_best(
     buffers: Buffers,
     size: int,
-    n: int,
     users: Float32,
     constants: Float64,
-    excess: Float64,
     items: Float32,
     bias: Float32,
-    columns: Int32,
     scores: Float64,
-    counts: Int64,
-    is_complete: NDArray[np.bool_],
-) -> None:  # pragma: no cover  # compiled; tests/service/generation/test_selection.py
-    """Order the candidates of a block of users by exact scores.
-
-    A list is complete if no item outside its candidates can belong to it: its last exact score exceeds what the exact
-    score of an item with the least approximate score among the candidates can be.
+) -> None:  # pragma: no cover  # compiled; tests/service/generation/test_block_lists.py
+    """Keep the `size` best candidates of each user, and score them exactly.
 
     Args:
-        buffers: The candidates of all tiles, which are changed.
+        buffers: The candidates of all tiles, which are changed; then `thresholds` is the most that the approximate
+            score of any other item can be, -inf if there is none.
         size: As for `add_tile`.
-        n: The length of a list.
         users: Float32 (b, k), their factors.
         constants: Float64 (b,), the constant part of each user's scores.
-        excess: Float64 (b,), the largest excess of an exact score over the approximate one.
         items: Float32 (m, k), the factors of all items.
         bias: Float32 (m,), that of all items.
-        columns: Output, int32 (b, n): the lists, best first; `NO_COLUMN` (-1) at the end of a shorter one.
-        scores: Output, float64 (b, n): the exact scores; NaN at the end of a shorter list.
-        counts: Output, int64 (b,): the length of each list.
-        is_complete: Output, bool (b,).
+        scores: Output, float64 (b, size), in the order of columns; -inf behind the candidates of a user.
     """
     k = items.shape[1]
     terms = np.empty(k)
     scratch = np.empty(buffers.scores.shape[1], np.float32)
     for user in range(users.shape[0]):
         count = buffers.counts[user]
-        cutoff = buffers.thresholds[user]
         if count > size:
-            cutoff = _cut(buffers.scores[user, :count], buffers.columns[user, :count], size, scratch)
+            own = buffers.scores[user, :count], buffers.columns[user, :count]
+            buffers.thresholds[user] = _cut(own[0], own[1], size, scratch)
             count = size
-        has_factors = False
-        for factor in users[user]:
-            has_factors |= factor != 0
-        found = np.empty(count)
+            buffers.counts[user] = size
         for c in range(count):
             column = buffers.columns[user, c]
             for f in range(k):
                 terms[f] = np.float64(items[column, f]) * np.float64(users[user, f])
-            found[c] = (0.0 + _pairwise_sum(terms)) + np.float64(bias[column]) + constants[user]
-        # Stable, and the candidates are in the order of columns.
-        order = np.argsort(-found, kind="mergesort")
-        length = min(n, count)
-        for place in range(length):
-            columns[user, place] = buffers.columns[user, order[place]]
-            scores[user, place] = found[order[place]]
-        columns[user, length:] = NO_COLUMN
-        scores[user, length:] = np.nan
-        counts[user] = length
-        if cutoff == -np.inf:
-            # No item was left out.
-            is_complete[user] = True
-        elif length < n:
-            is_complete[user] = False
-        elif has_factors:
-            is_complete[user] = scores[user, n - 1] > np.float64(cutoff) + excess[user]
-        else:
-            is_complete[user] = _orders_alike(cutoff, constants[user], scores[user, n - 1])
-
-
-@compiled
-def _orders_alike(cutoff: np.float32, constant: float, last: float) -> np.bool_ | bool:  # pragma: no cover  # compiled
-    """Whether a list without products is complete.
-
-    Its approximate scores are the biases, so that exact ones have their order but where the sum with the constant
-    rounds two of them to one number. Items left out have at most the bias `cutoff`, and larger columns if they have it.
-    """
-    at = np.float64(cutoff) + constant
-    if last > at:
-        return True
-    above = np.float64(np.nextafter(cutoff, np.float32(np.inf))) + constant
-    below = np.float64(np.nextafter(cutoff, np.float32(-np.inf))) + constant
-    return above > at and below < last
+            scores[user, c] = (_pairwise_sum(terms) + np.float64(bias[column])) + constants[user]
+        for c in range(count, size):
+            scores[user, c] = -np.inf
 
 
 @compiled

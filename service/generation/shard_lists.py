@@ -129,7 +129,7 @@ def _by_blocks(
         # Until the representation of a user whom the model does not know replaces it.
         block = block.with_stand_in()
     # The last row for -1.
-    block = block.take(rows[places] % len(block))
+    block = block.take(rows[places] % max(1, block.n_users))
     numbers = dict(zip(places.tolist(), range(places.size), strict=True))
     block = block.replaced(snapshot, {numbers[place]: user for place, user in represented.items()})
     found = best_items(model.items, block, model.n_retrieved)

@@ -11,7 +11,12 @@ import pytest
 from numpy.typing import NDArray
 
 from service.errors import TrainingDiverged, UsageError
-from service.models import artefact, erased_users, publication, scoring
+from service.generation.bulk_users import BulkUsers
+from service.generation.list_model import BulkModel
+from service.generation.shard_lists import shard_lists
+from service.generation.shard_users import ShardUsers
+from service.lists.list_request import ListRequest
+from service.models import artefact, erased_users, personal_lists, publication, scoring
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.training.algorithms import hyperparameters, registry
@@ -276,7 +281,7 @@ def test_threads_change_no_byte(case: Case) -> None:
 
 
 def test_a_list_is_sorted_by_score(case: Case) -> None:
-    """Unseen items by score, then popularity, then row; similar items exclude the item itself."""
+    """Unseen items by score, then popularity, then row, also of many users at once; similar ones exclude the item."""
     snapshot = fitted(case, datasets.read("demo:60x40x900"))
     rows = np.arange(len(snapshot.items))
     for user_row in (0, 7, 59):
@@ -288,6 +293,14 @@ def test_a_list_is_sorted_by_score(case: Case) -> None:
             == unseen[np.lexsort((unseen, -snapshot.popularity[unseen], -scores[unseen]))][:10].tolist()
         )
     assert 3 not in similar_list(snapshot, 3, 20).rows
+    users = BulkUsers.of_model(snapshot)
+    model = BulkModel(snapshot, ListRequest(10))
+    lists = shard_lists(model.for_workers, ShardUsers.of(snapshot, users.ids, users.rows, {}))
+    for user_row in range(len(users)):
+        (ranking,) = personal_lists.personal(snapshot, [scoring.TopNRequest(user_row, 10)])
+        count = ranking.rows.size
+        assert lists.rows[user_row, :count].tolist() == ranking.rows.tolist()
+        assert lists.scores[user_row, :count].tobytes() == ranking.scores.tobytes()
 
 
 def test_erasing_a_user_changes_no_other_user(case: Case) -> None:

@@ -1,11 +1,11 @@
-"""The benchmarks of large catalogues: their item index, and the search in them."""
+"""The benchmarks of large catalogues: their item index, the search in them, and the lists of many users at once."""
 
 from typing import Annotated
 
 import typer
 
 from ops.benchmarks.commands.options import Data, Json, Seed
-from ops.benchmarks.report import note, print_json, report
+from ops.benchmarks.report import note, print_json, report, require_ratio
 from ops.console.table import table
 from service.errors import RunError
 
@@ -39,6 +39,36 @@ def item_index(
         raise RunError(f"The objective --max-ms {max_ms:g} was missed: a list takes {list_ms:.2f} ms.")
     if min_recall is not None and recall < min_recall:
         raise RunError(f"The objective --min-recall {min_recall:g} was missed: recall@10 is {recall:.3f}.")
+    return 0
+
+
+def generate(
+    *,
+    users: Annotated[int, typer.Option(min=512, help="Users, a share of them in each round.")] = 10_000,
+    items: Annotated[int, typer.Option(min=1_000, help="Items of the catalogue.")] = 100_000,
+    factors: Annotated[int, typer.Option(min=1, help="Factors of a user or an item.")] = 64,
+    n: Annotated[int, typer.Option("--n", min=1, max=1_000, help="The length of a list.")] = 100,
+    rounds: Annotated[int, typer.Option(min=1, help="In each, all methods take the same users in turns.")] = 5,
+    workers: Annotated[str, typer.Option(help="Numbers of worker processes, comma separated; empty for none.")] = "1,2",
+    min_ratio: Annotated[
+        float | None, typer.Option(help="Objective: users whole files reach of the bare product and a selection.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Measure the lists of many users against the bare matrix product and a selection from it."""
+    from ops.benchmarks import generation_cost
+
+    counts = tuple(int(count) for count in workers.split(",") if count)
+    found = generation_cost.measure(users, items, factors, n, rounds, counts)
+    title = (
+        f"top {n} of {items:,} items, {factors} factors, {users:,} users; files reach {found.ratio:.2f} of the bare "
+        f"product and argpartition, {found.ratio_of_kernel:.2f} of the product and the selection kernel alone; "
+        f"{found.bytes_per_user:,.0f} bytes a user"
+    )
+    rows = [(name, f"{us:,.0f}", f"{1e6 / us:,.0f}") for name, us in found.us_per_user.items()]
+    rows += [(f"{count} workers, in all", "", f"{rate:,.0f}") for count, rate in found.users_per_s.items()]
+    report(found._asdict(), title, ("what", "us of a core for a user", "users/s"), rows, as_json=as_json)
+    require_ratio(min(found.ratio, found.ratio_of_kernel), min_ratio)
     return 0
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.benchmarks import index_cost, search_cost
+from ops.benchmarks import generation_cost, index_cost, search_cost
 
 
 def test_the_index_is_measured_against_exact_lists() -> None:
@@ -39,3 +39,13 @@ def test_taste_is_measured_by_items_that_users_come_to(tmp_path: Path) -> None:
     by = {(row.by, row.weight): row.judging for row in rows}
     assert by["taste", 0.0] == by["popularity", 0.0]
     assert by["taste", 1.0] > by["popularity", 1.0]
+
+
+def test_lists_in_bulk_are_measured_against_the_bare_product() -> None:
+    """Every method takes the same users."""
+    found = generation_cost.measure(600, 1_500, 8, 10, 2, ())
+    assert len(found.us_per_user) == 5
+    assert min(found.us_per_user.values()) > 0
+    assert not found.users_per_s
+    assert found.ratio > 0
+    assert 10 * 8 < found.bytes_per_user < 10 * 40

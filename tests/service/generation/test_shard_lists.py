@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from service.generation.shard_users import ShardUsers
 from service.lists.item_scores import ListUser
 from service.lists.list_request import ListRequest
 from service.lists.pipeline import make_list
+from service.models.index.item_index import ItemIndex
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from telemetry.batch import EventPosition
@@ -100,6 +101,18 @@ def test_neighbours_among_users_need_all_users(make_snapshot: Callable[..., Mode
     some = shard_lists(model.for_workers, ShardUsers.of(snapshot, users.ids[20:], users.rows[20:], {}))
     assert np.array_equal(whole.rows[20:], some.rows)
     assert whole.scores[20:].tobytes() == some.scores.tobytes()
+
+
+def test_an_item_index_takes_no_part(make_snapshot: Callable[..., ModelSnapshot]) -> None:
+    """Every item is scored: the index of a large catalogue may miss one."""
+    snapshot = make_snapshot(n_users=9, n_items=500)
+    indexed = replace(snapshot, item_index=cast("ItemIndex", object()))
+    users = BulkUsers.of_model(snapshot)
+    with_index, without = (
+        shard_lists(BulkModel(model, ListRequest(20)).for_workers, ShardUsers.of(model, users.ids, users.rows, {}))
+        for model in (indexed, snapshot)
+    )
+    assert with_index.scores.tobytes() == without.scores.tobytes()
 
 
 async def test_lists_are_those_of_the_api(client: Client, context: Any) -> None:

@@ -1,0 +1,193 @@
+"""Lists in bulk against what they cannot do without: the matrix product of users and items, and a selection from it.
+
+Two selections are yardsticks: numpy's `argpartition` of each block of products, which is what a short program would
+call, and the product with the selection kernel alone, without seen items, exact scores, order and file. All of them
+take the same users in turns, on one thread, and processor time counts.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from service.executors.executor import using
+from service.executors.local_executor import LocalExecutor
+from service.generation.block_lists import BlockUsers, best_items
+from service.generation.bulk_users import BulkUsers
+from service.generation.generation import generate
+from service.generation.list_model import BulkModel
+from service.generation.output_folder import OutputFolder
+from service.generation.selection import Buffers, add_tile
+from service.generation.shard import make_shard
+from service.generation.shard_source import ShardSource
+from service.generation.shard_users import ShardUsers
+from service.lists.list_request import ListRequest
+from service.models.snapshot import ModelSnapshot
+from service.models.vocabulary import Vocabulary
+from service.training.algorithms.kernels.threads import limit, one_blas_thread
+from telemetry.pseudonym import Pseudonymiser
+
+PRODUCT: Final = "product"
+ARGPARTITION: Final = "product and argpartition"
+SELECTION: Final = "product and selection kernel"
+LISTS: Final = "lists"
+FILES: Final = "lists as Parquet files"
+_BLOCK: Final = 256
+_SEEN: Final = 20
+_RUNS: Final = 3
+
+
+class GenerationCost(NamedTuple):
+    """The figures of one run.
+
+    Attributes:
+        us_per_user: By what is measured: median microseconds of a core for a user.
+        ratio: How many users whole files reach of `ARGPARTITION`: the median of the rounds.
+        ratio_of_kernel: The same of `SELECTION`.
+        users_per_s: By number of workers: users a second of the command's own work, median.
+        bytes_per_user: The size of the files.
+    """
+
+    us_per_user: Mapping[str, float]
+    ratio: float
+    ratio_of_kernel: float
+    users_per_s: Mapping[int, float]
+    bytes_per_user: float
+
+
+def measure(
+    n_users: int, n_items: int, n_factors: int, n: int, rounds: int, workers: tuple[int, ...]
+) -> GenerationCost:
+    """Measure all of them.
+
+    Args:
+        n_users: In all rounds together.
+        n_items: Of the catalogue.
+        n_factors: Of a user and an item.
+        n: The length of a list.
+        rounds: In each, every method takes the same users.
+        workers: The numbers of worker processes to compare.
+    """
+    model = BulkModel(random_model(n_users, n_items, n_factors), ListRequest(n))
+    users = BulkUsers.of_model(model.snapshot)
+    items = model.items
+    size_bytes = 0
+
+    def product(part: BlockUsers) -> None:
+        for start in range(0, part.n_users, _BLOCK):
+            part.factors[start : start + _BLOCK] @ items.factors.T
+
+    def argpartition(part: BlockUsers) -> None:
+        for start in range(0, part.n_users, _BLOCK):
+            scores = part.factors[start : start + _BLOCK] @ items.factors.T
+            scores.argpartition(scores.shape[1] - n, axis=1)[:, -n:]
+
+    def selection(part: BlockUsers) -> None:
+        none, no_seen = np.zeros(_BLOCK + 1, np.int64), np.empty(0, np.int32)
+        for start in range(0, part.n_users, _BLOCK):
+            block = part.factors[start : start + _BLOCK]
+            buffers = Buffers.empty(len(block), n, none[: len(block) + 1])
+            for first in range(0, n_items, 1024):
+                some = slice(first, first + 1024)
+                tile = block @ items.factors[some].T
+                add_tile(buffers, n, tile, first, items.bias[some], none, no_seen)
+
+    per_round = n_users // rounds
+    taken: dict[str, list[float]] = {name: [] for name in (PRODUCT, ARGPARTITION, SELECTION, LISTS, FILES)}
+    for_workers = model.for_workers
+    with limit(1), one_blas_thread():
+        # Compiled before the first round.
+        best_items(items, BlockUsers.trained(model.snapshot).take(np.arange(_BLOCK)), n)
+        for number in range(rounds):
+            rows = np.arange(number * per_round, (number + 1) * per_round)
+            shard = ShardUsers.of(model.snapshot, users.ids[rows[0] : rows[-1] + 1], rows, {})
+            part = BlockUsers.trained(shard.model(for_workers))
+
+            def files(shard: ShardUsers = shard) -> None:
+                nonlocal size_bytes
+                size_bytes += make_shard(for_workers, shard, "rows").content.nbytes
+
+            methods: dict[str, Callable[[], object]] = {
+                PRODUCT: lambda part=part: product(part),  # type: ignore[misc]
+                ARGPARTITION: lambda part=part: argpartition(part),  # type: ignore[misc]
+                SELECTION: lambda part=part: selection(part),  # type: ignore[misc]
+                LISTS: lambda part=part: best_items(items, part, n),  # type: ignore[misc]
+                FILES: files,
+            }
+            # Another one begins in each round.
+            names = [*methods][number % len(methods) :] + [*methods][: number % len(methods)]
+            for name in names:
+                started_s = time.process_time()
+                methods[name]()
+                taken[name].append(time.process_time() - started_s)
+    ratios = {
+        name: statistics.median(b / f for b, f in zip(taken[name], taken[FILES], strict=True))
+        for name in (ARGPARTITION, SELECTION)
+    }
+    return GenerationCost(
+        {name: 1e6 * statistics.median(times) / per_round for name, times in taken.items()},
+        ratios[ARGPARTITION],
+        ratios[SELECTION],
+        _users_per_s(model, users, workers),
+        size_bytes / (per_round * rounds),
+    )
+
+
+def _users_per_s(model: BulkModel, users: BulkUsers, workers: tuple[int, ...]) -> dict[int, float]:
+    """Return how many users a second each number of workers reaches, once their processes run; in turns."""
+    shards = 4 * max(workers, default=1)
+    source = ShardSource(model, users, -(-len(users) // shards), None, Pseudonymiser())
+    nobody = np.zeros(len(users), bool)
+    found: dict[int, list[float]] = {count: [] for count in workers}
+    with TemporaryDirectory(prefix="recollect-generate-") as home:
+        for run in range(_RUNS):
+            for count in workers:
+                # One thread each.
+                with limit(count), LocalExecutor(count, Path(home) / "executor") as executor, using(executor):
+                    few = BulkUsers(users.ids[: 256 * count], users.rows[: 256 * count])
+                    _into(Path(home) / f"warm-{count}-{run}", ShardSource(model, few, 256, None, Pseudonymiser()))
+                    started_s = time.perf_counter()
+                    _into(Path(home) / f"lists-{count}-{run}", source, nobody)
+                    found[count].append(len(users) / (time.perf_counter() - started_s))
+    return {count: statistics.median(rates) for count, rates in found.items()}
+
+
+def _into(path: Path, source: ShardSource, erased: NDArray[np.bool_] | None = None) -> None:
+    nobody = np.zeros(len(source.users), bool) if erased is None else erased
+    with OutputFolder.held(path) as folder:
+        folder.begin({})
+        generate(folder, source, "rows", lambda: nobody, lambda *_: None)
+
+
+def random_model(n_users: int, n_items: int, n_factors: int) -> ModelSnapshot:
+    """Return a model of random factors, whose users have seen twenty items each: no order of items helps."""
+    rng = np.random.default_rng(5)
+    seen = np.sort(rng.integers(0, n_items, (n_users, _SEEN)), axis=1) if n_items > _SEEN else np.zeros((n_users, 1))
+    is_first = np.ones(seen.shape, bool)
+    is_first[:, 1:] = seen[:, 1:] != seen[:, :-1]
+    indptr = np.zeros(n_users + 1, np.int64)
+    np.cumsum(is_first.sum(axis=1), out=indptr[1:])
+    indices = seen[is_first].astype(np.int32)
+    values: Any = np.ones(indices.size, np.float32)
+    return ModelSnapshot(
+        algorithm="random",
+        settings={},
+        users=Vocabulary(f"user-{row}" for row in range(n_users)),
+        items=Vocabulary(f"item-{row}" for row in range(n_items)),
+        user_factors=rng.standard_normal((n_users, n_factors), np.float32),
+        item_factors=rng.standard_normal((n_items, n_factors), np.float32) / np.float32(np.sqrt(n_factors)),
+        user_bias=np.zeros(n_users, np.float32),
+        item_bias=np.zeros(n_items, np.float32),
+        global_mean=0.0,
+        rating_min=1.0,
+        rating_max=1.0,
+        history=csr_array((values, indices, indptr), shape=(n_users, n_items)),
+        popularity=rng.permutation(n_items).astype(np.float32),
+        data_as_of="2026-01-01T00:00:00.000Z",
+    )
