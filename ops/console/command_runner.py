@@ -17,6 +17,8 @@ _ENVIRONMENT_FAULTS: Final = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP),
     *(errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EBUSY, errno.ESTALE),
 }
+# The packages of the extra `train` that are imported where they are used, as in an image that does not train.
+_OF_TRAINING: Final = frozenset({"numba", "llvmlite", "optuna", "pyarrow"})
 _ADDRESS_SPACE: Final = "This process may use too little address space to load its libraries: raise ulimit -v."
 # The placeholder of an option's value in help.
 _PLACEHOLDERS: Final[dict[object, str]] = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH", list[str]: "TEXT"}
@@ -66,7 +68,9 @@ def exit_code_of(command: Callable[[], object]) -> int:
         return _fail(f"{error.filename} cannot be used: {error.strerror}{_advice_on(str(error.filename))}.", 1)
     except MemoryError as error:
         return _fail(f"The memory that this process may use is not enough{f': {error}' if str(error) else ''}.", 1)
-    except ImportError:
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _OF_TRAINING:
+            return _fail(f"This needs the package {error.name}, which is not installed: install recollect[train].", 2)
         # Too little address space shows in many kinds of import errors.
         if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
             raise

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -96,6 +97,7 @@ def argv(builder: str, wanted: Build, secrets: Mapping[str, Path], folders: Sequ
     words = [builder, "build", "--file", DOCKERFILE, "--tag", wanted.tag]
     for name, value in (("BASE", wanted.base), ("EXTRAS", wanted.extras)):
         words += ["--build-arg", f"{name}={value}"] if value is not None else []
+    words += ["--label", f"org.opencontainers.image.version={_version()}"]
     for name, path in secrets.items():
         words += ["--secret", f"id={name},src={path}"]
     if builder != "docker":
@@ -106,6 +108,11 @@ def argv(builder: str, wanted: Build, secrets: Mapping[str, Path], folders: Sequ
         if shutil.which("crun") is None and shutil.which("runc") is None:
             words += ["--isolation", "chroot"]
     return [*words, "."]
+
+
+def _version() -> str:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return str(project["version"])
 
 
 def pip_settings(listed: str) -> dict[str, str]:

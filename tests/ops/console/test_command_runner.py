@@ -69,3 +69,16 @@ def test_an_unusable_directory_is_a_sentence_for_every_command(
     if words in LOGGING or words[0] == "train":
         assert done.returncode == 1
         assert str(taken) in done.stderr.splitlines()[-1]
+
+
+def test_a_missing_package_of_training_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    """As in an image that only serves; any other missing module is a defect."""
+
+    def missing(name: str) -> object:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    assert exit_code_of(lambda: missing("numba.core")) == 2
+    expected = "recollect: This needs the package numba.core, which is not installed: install recollect[train].\n"
+    assert capsys.readouterr().err == expected
+    with pytest.raises(ModuleNotFoundError):
+        exit_code_of(lambda: missing("service.nothing"))

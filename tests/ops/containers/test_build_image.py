@@ -1,5 +1,6 @@
 """The command that builds the image, with pip's settings of this machine and none of them in a layer."""
 
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from ops.containers import base_image, build_image, slim
 from ops.containers.build_image import Build
 
 ROOT = Path(__file__).resolve().parents[3]
+VERSION = f"org.opencontainers.image.version={importlib.metadata.version('recollect')}"
 LISTED = """\
 :env:.default-timeout='180'
 :env:.find-links='/wheels'
@@ -73,7 +75,7 @@ def test_the_command_for_docker(tmp_path: Path) -> None:
     argv = build_image.argv("docker", Build(), {"pip": tmp_path}, [tmp_path])
     assert argv == [
         *("docker", "build", "--file", build_image.DOCKERFILE, "--tag", "recollect"),
-        *("--secret", f"id=pip,src={tmp_path}", "."),
+        *("--label", VERSION, "--secret", f"id=pip,src={tmp_path}", "."),
     ]
 
 
@@ -83,7 +85,8 @@ def test_the_command_for_buildah(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     argv = build_image.argv("buildah", Build("shop", "debian-python", "embedded"), {}, [tmp_path])
     assert argv == [
         *("buildah", "build", "--file", build_image.DOCKERFILE, "--tag", "shop"),
-        *("--build-arg", "BASE=debian-python", "--build-arg", "EXTRAS=embedded", "--format", "docker"),
+        *("--build-arg", "BASE=debian-python", "--build-arg", "EXTRAS=embedded", "--label", VERSION),
+        *("--format", "docker"),
         *("--volume", f"{tmp_path}:{tmp_path}:ro", "--isolation", "chroot", "."),
     ]
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
@@ -144,3 +147,34 @@ def test_a_base_keeps_what_licences_ask_for(tmp_path: Path) -> None:
     base_image.slim(tmp_path)
     files = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
     assert files == ["usr/share/doc/a/copyright"]
+
+
+def test_a_library_without_its_symbols_is_the_same_library(tmp_path: Path) -> None:
+    """What is mapped stays, to the byte; a cut module is imported and runs. Other files are left alone."""
+    import ctypes
+
+    import orjson
+
+    origin = next(Path(orjson.__file__).parent.glob("*.so"))
+    library, text, stub = tmp_path / origin.name, tmp_path / "text", tmp_path / "stub"
+    library.write_bytes(origin.read_bytes() + b"symbols for a debugger")
+    text.write_text("x" * 200)
+    stub.write_bytes(b"\x7fELF\x02\x01")
+    for path in (library, text, stub):
+        slim.drop_unmapped(path)
+    cut, whole = library.read_bytes(), origin.read_bytes()
+    assert len(cut) <= len(whole)
+    # All but the numbers of the header that lead to the sections.
+    assert cut[:40] == whole[:40]
+    assert cut[48:60] == whole[48:60]
+    assert cut[64:] == whole[64 : len(cut)]
+    ctypes.CDLL(str(library))
+    script = "import orjson; print(orjson.__file__, orjson.dumps([1]))"
+    (tmp_path / "orjson").mkdir()
+    for path in Path(orjson.__file__).parent.glob("*.py"):
+        shutil.copy(path, tmp_path / "orjson")
+    library.rename(tmp_path / "orjson" / library.name)
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, env={})
+    assert done.stdout == f"{tmp_path}/orjson/__init__.py b'[1]'\n", done.stderr
+    assert text.read_text() == "x" * 200
+    assert stub.read_bytes() == b"\x7fELF\x02\x01"
