@@ -45,7 +45,17 @@ NEED_TORCH = tuple(Path(__file__).parent / f"service/training/{folder}" for fold
 # Whole installations under faults, which must answer every request in time: other tests would take their cores.
 ALONE = frozenset(
     f"tests/integration/test_{name}.py"
-    for name in ("balancer", "chaos", "drills", "isolation", "remote_replicas", "two_balancers", "two_services", "up")
+    for name in (
+        "balancer",
+        "chaos",
+        "drills",
+        "isolation",
+        "lost_nodes",
+        "remote_replicas",
+        "two_balancers",
+        "two_services",
+        "up",
+    )
 )
 
 
