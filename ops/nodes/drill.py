@@ -58,6 +58,7 @@ def described(report: NodesReport) -> str:
         if loss.lease_s is not None:
             parts.append(f"the other consumer had the lease after {loss.lease_s:.1f} s")
         parts.append(f"{loss.on_its_disk} acknowledged events and lists were on its disk alone")
+        parts.append(f"answers then took {loss.off_p50_ms:g} ms, 99 % of them {loss.off_p99_ms:g} ms at most")
         lines.append("; ".join(parts) + ".")
     spans = f", from {min(report.failed_at_s):.1f} s to {max(report.failed_at_s):.1f} s" if report.failed_at_s else ""
     failed = ", ".join(f"{count} by {cause}" for cause, count in sorted(report.failed.items())) or "none"

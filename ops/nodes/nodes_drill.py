@@ -8,16 +8,17 @@ lost if the archive does not have it in the end, when every disk is back.
 """
 
 import asyncio
+import math
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from loadbalancer.binaries import find_redis
-from ops.drill.drill_load import DrillLoad
+from ops.drill.drill_load import DrillLoad, RequestSample
 from ops.drill.oracle import Oracle
 from ops.drill.system.waiting import poll_until
 from ops.load.attack import ClientRules
@@ -38,6 +39,8 @@ _VIRTUAL: Final = 100
 _REDIS_PORT: Final = 6379
 _CATCH_UP_LIMIT_S: Final = 90.0
 _ADDRESS_LIMIT_S: Final = 30.0
+# Answers of the first moments wait for the address, whatever the other node does.
+_MOVE_S: Final = 2.0
 _POLL_S: Final = 0.05
 SERVING: Final = ("one", "two")
 DATA: Final = "data"
@@ -78,6 +81,8 @@ class Loss:
         address_s: Seconds until another node had the address; None if the node did not have it.
         lease_s: Seconds until the other consumer had the lease; None if the node's did not hold it.
         on_its_disk: Acknowledged events and lists that only the disk of the node had while it was off.
+        off_p50_ms: The median time until an answer while the node was off, from the intended send time.
+        off_p99_ms: The 99th percentile of the same, the first two seconds with the move of the address left out.
     """
 
     node: str
@@ -85,6 +90,16 @@ class Loss:
     address_s: float | None = None
     lease_s: float | None = None
     on_its_disk: int = 0
+    off_p50_ms: float = 0.0
+    off_p99_ms: float = 0.0
+
+    def measure(self, samples: Iterable[RequestSample], off_s: float) -> None:
+        """Set the percentiles, which follow from the requests that were sent while the node was off."""
+        sent = range(int((self.at_s + _MOVE_S) * 1e3), int((self.at_s + off_s) * 1e3))
+        latencies_ms = sorted(sample.latency_s * 1e3 for sample in samples if int(sample.at_s * 1e3) in sent)
+        if latencies_ms:
+            self.off_p50_ms = round(latencies_ms[len(latencies_ms) // 2], 1)
+            self.off_p99_ms = round(latencies_ms[math.ceil(0.99 * len(latencies_ms)) - 1], 1)
 
 
 @dataclass
@@ -156,6 +171,8 @@ class NodesDrill:
                     await asyncio.sleep(self._plan.quiet_s)
                     report.losses.append(await self._lose(victim, oracle, began_s))
                 await asyncio.sleep(self._plan.quiet_s)
+            for loss in report.losses:
+                loss.measure(load.samples, self._plan.off_s)
             for sample in load.samples:
                 report.requests += 1
                 report.retried += sample.attempts > 1
