@@ -85,8 +85,9 @@ def fit(
         split = executor.run_split(_whole, last, 2, stage=_PAIRS)
     else:
         n_gram, n_cross = next_item_lists.entries_kept(data.n_items, quick=quick)
-        kept = (next_item_lists.comparable_scales(counts), n_gram, n_cross)
-        split = executor.run_split(_largest, [(*task, *kept) for task in last], 2, stage=_PAIRS)
+        comparable = executor.put(next_item_lists.comparable_scales(counts))
+        split = executor.run_split(_largest, [(*task, comparable, n_gram, n_cross) for task in last], 2, stage=_PAIRS)
+        executor.release([comparable])
     executor.release(sums for sums in before if sums is not None)
     for part in parts:
         executor.release(part)
