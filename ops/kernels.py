@@ -3,11 +3,14 @@
 Run as `python -m ops.kernels`. The machine code is kept as `service.training.algorithms.kernels.compiled` says.
 """
 
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import datasets
 from service.training.evaluation.kernel_compilation import compile_kernels
 from service.training.selection.candidates import CANDIDATES
 
 _DATA = "demo:20x10x60"
+# What a candidate tries on dense data alone, which a few ratings are not.
+_ON_DENSE_DATA = ("next_item", ("form=factors",))
 
 
 def main() -> None:
@@ -15,6 +18,7 @@ def main() -> None:
     data = datasets.read(_DATA)
     for candidate in CANDIDATES:
         compile_kernels(candidate.configured(), data)
+    compile_kernels(ConfiguredAlgorithm.parse(*_ON_DENSE_DATA), data)
 
 
 if __name__ == "__main__":
