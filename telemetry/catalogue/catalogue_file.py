@@ -146,13 +146,43 @@ def read_only(root: Path) -> Iterator[tuple[sqlite3.Connection, int] | None]:
         yield None
         return
     try:
-        with closing(sqlite3.connect(f"{catalogue.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as db:
-            db.execute("BEGIN")
+        with closing(_begin_reading(catalogue)) as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             # A consumer that is making the file has not set its version.
             yield (db, int(version)) if version else None
     except sqlite3.Error as error:
         raise ArchiveError(f"The catalogue in {root} cannot be read: {error}.") from None
+
+
+def _begin_reading(catalogue: Path) -> sqlite3.Connection:
+    """Open a catalogue in a read transaction.
+
+    After the death of a machine within a commit, its unfinished transaction is in the rollback journal, and has to be
+    undone before anything can be read. SQLite does that in a connection that may write.
+
+    Raises:
+        sqlite3.Error: It cannot be read, or the transaction cannot be undone.
+    """
+    try:
+        return _reading(catalogue)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise
+    with closing(sqlite3.connect(catalogue, timeout=_BUSY_S, isolation_level=None)) as db:
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return _reading(catalogue)
+
+
+def _reading(catalogue: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(f"{catalogue.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    try:
+        db.execute("BEGIN")
+        # The first statement that reads takes the lock, and finds what is unfinished.
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def query_catalogue(root: Path, query: str, since: int = 1) -> list[tuple[Any, ...]]:

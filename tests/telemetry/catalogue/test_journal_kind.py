@@ -1,6 +1,7 @@
 """SQLite's journal of a catalogue: by the file system, kept once it is a rollback journal, and changed by request."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -93,6 +94,25 @@ def test_a_heartbeat_of_another_machine_decides_over_a_rollback_journal(
         assert taken is not None
         with pytest.raises(LeaseLostError):
             one.lease.beat(held.epoch, locked=True)
+
+
+def test_a_reader_undoes_what_a_dead_machine_left_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that the machine did not finish is in the journal; no consumer has to come first."""
+    monkeypatch.setattr(journal_kind, "file_system_of", lambda _: "nfs4")
+    living, dead = tmp_path / "living", tmp_path / "dead"
+    living.mkdir()
+    with closing(Catalogue(living)) as catalogue:
+        sql = catalogue.database.sql
+        catalogue.set_setting("kept", "1")
+        # Pages that do not fit the cache are written before the commit, and are in the journal as they were.
+        sql.execute("PRAGMA cache_size=1")
+        sql.execute("BEGIN IMMEDIATE")
+        sql.executemany("INSERT INTO settings VALUES (?, ?)", [(f"unfinished-{i}", "x" * 500) for i in range(200)])
+        shutil.copytree(living, dead)
+        sql.execute("ROLLBACK")
+    assert (dead / f"{FILE_NAME}-journal").stat().st_size > 0
+    assert query_catalogue(dead, "SELECT count(*) FROM settings WHERE name LIKE 'unfinished%'") == [(0,)]
+    assert query_catalogue(dead, "SELECT value FROM settings WHERE name = 'kept'") == [("1",)]
 
 
 def test_the_journal_is_changed_by_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
