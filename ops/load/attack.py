@@ -135,6 +135,8 @@ class Attack:
         except TimeoutError:
             if limit_s is None:
                 raise
+            # They may lead to the same dead machine; the Python client closes them, too.
+            self._client.close_idle()
             return Broken("silent", f"there was no answer within {limit_s:g} s")
 
 

@@ -235,10 +235,14 @@ class HttpClient:
             connection.close()
         return None
 
-    async def aclose(self) -> None:
-        """Close the idle connections; no request may be open."""
+    def close_idle(self) -> None:
+        """Close the idle connections."""
         for connection in self._idle:
             connection.close()
         self._idle.clear()
+
+    async def aclose(self) -> None:
+        """Close the idle connections; no request may be open."""
+        self.close_idle()
         # Transports close their sockets in the loop's next iteration, not in abort().
         await asyncio.sleep(0)

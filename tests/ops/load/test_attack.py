@@ -230,6 +230,22 @@ async def test_the_deadline_holds_over_all_attempts(service: _Service) -> None:
     assert all(outcome.latency_s >= 0.149 for outcome in outcomes)
 
 
+async def test_a_silent_attempt_is_followed_by_one_on_a_new_connection(service: _Service) -> None:
+    """As after the death of a machine: with a limit for an attempt, a request is tried again before its deadline."""
+    silent = asyncio.Event()
+
+    async def hang_first(_: web.Request) -> None:
+        if len(service.requests) == 1:
+            await silent.wait()
+
+    service.before = hang_first
+    rules = ClientRules(retries=1, deadline_s=20.0, attempt_s=0.2)
+    outcomes, _ = await _attack(service.port, rate_rps=10, duration_s=0.1, rules=rules)
+    silent.set()
+    (outcome,) = outcomes
+    assert (outcome.failure, outcome.retry_cause, outcome.attempts) == (None, "silent", 2)
+
+
 async def test_a_stopped_attack_sends_no_more_and_finishes_open_requests(service: _Service) -> None:
     """Ctrl-C ends a run early with the figures so far."""
     outcomes: list[Outcome] = []
