@@ -3,15 +3,18 @@
 import asyncio
 import sys
 import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ops.console.table import table
+from ops.containers.image import unpacked
 from ops.kubernetes.life_drill import ALL_STEPS, LifeDrill, LifeFigures
 from ops.kubernetes.manifests import FOLDER
-from ops.kubernetes.small_cluster import Image, SmallCluster, image_of_this_machine
+from ops.kubernetes.small_cluster import RootImage, SmallCluster, image_of_this_machine
 from ops.nodes.network import network
 from service.errors import RecollectError
 
@@ -23,9 +26,9 @@ def main(
     *,
     rate: Annotated[float, typer.Option("--rate", min=1, help="Requests per second.")] = 300.0,
     overlay: Annotated[str, typer.Option("--overlay", help="The overlay whose pods run.")] = "one-node",
-    root: Annotated[
-        Path | None,
-        typer.Option("--root", help="The unpacked root file system of the image; without it this machine's programs."),
+    image: Annotated[
+        str | None,
+        typer.Option("--image", help="An image of `make image`; without it this machine's programs run."),
     ] = None,
 ) -> None:
     """Run the pods of the manifests on nodes of this machine under load: they drain, are killed, and move (root)."""
@@ -33,9 +36,9 @@ def main(
         folder = Path(name)
         # Pods run as other users than root.
         folder.chmod(0o755)
-        image = image_of_this_machine(folder) if root is None else Image(root)
         try:
-            result = run(folder, image, overlay, rate)
+            with ExitStack() as stack:
+                result = run(folder, images_for(image, folder, stack), overlay, rate)
         except RecollectError as error:
             sys.stderr.write(f"recollect: {error}\n")
             raise typer.Exit(1) from None
@@ -43,7 +46,26 @@ def main(
     raise typer.Exit(0 if result.is_kept else 1)
 
 
-def run(folder: Path, image: Image, overlay: str, rate_rps: float, steps: tuple[str, ...] = ALL_STEPS) -> LifeFigures:
+def images_for(name: str | None, folder: Path, stack: ExitStack) -> dict[str | None, RootImage]:
+    """Return what containers run: the named image, and this machine's programs for Redis or for all.
+
+    Raises:
+        RunError: There is no such image.
+    """
+    images: dict[str | None, RootImage] = {None: image_of_this_machine(folder)}
+    if name is not None:
+        made = stack.enter_context(unpacked(name))
+        images["recollect"] = RootImage(made.root, made.entrypoint, environ=made.environ)
+    return images
+
+
+def run(
+    folder: Path,
+    images: Mapping[str | None, RootImage],
+    overlay: str,
+    rate_rps: float,
+    steps: tuple[str, ...] = ALL_STEPS,
+) -> LifeFigures:
     """Run the drill with its state in a folder.
 
     Raises:
@@ -53,7 +75,7 @@ def run(folder: Path, image: Image, overlay: str, rate_rps: float, steps: tuple[
     names = [f"node-{number}" for number in range(N_NODES)]
     with (
         network(N_NODES, names=names, folder=folder / "nodes") as nodes,
-        SmallCluster(FOLDER / "overlays" / overlay, image, nodes, folder) as cluster,
+        SmallCluster(FOLDER / "overlays" / overlay, images, nodes, folder) as cluster,
     ):
         return asyncio.run(LifeDrill(cluster, rate_rps, lambda line: print(line, flush=True)).run(steps))
 

@@ -58,6 +58,7 @@ class PodTemplate:
 
     Attributes:
         workload: The name of the StatefulSet, Deployment or CronJob.
+        image: The name of the image, without its tag.
         labels: The labels of its pods.
         program: The command of the container; empty for the image's entry point.
         arguments: What follows the command.
@@ -74,6 +75,7 @@ class PodTemplate:
     """
 
     workload: str
+    image: str
     labels: Mapping[str, str]
     program: tuple[str, ...]
     arguments: tuple[str, ...]
@@ -116,6 +118,7 @@ def pod_template(manifests: Manifests, secrets: Manifests, kind: str, name: str)
     pause = container.get("lifecycle", {}).get("preStop", {"sleep": {"seconds": 0}})
     return PodTemplate(
         workload=name,
+        image=container["image"].rpartition(":")[0] or container["image"],
         labels=template["metadata"]["labels"],
         program=tuple(container.get("command", ())),
         arguments=tuple(container.get("args", ())),

@@ -28,7 +28,7 @@ _SHOWN_KEY: Final = "The API key, shown only now: "
 
 
 @dataclass(frozen=True)
-class Image:
+class RootImage:
     """What containers run: an unpacked root file system, and what its entry point is.
 
     Args:
@@ -45,8 +45,15 @@ class Image:
     programs: Mapping[str, str] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
 
+    def command(self, template: PodTemplate) -> tuple[str, ...]:
+        """Return what a container of this image runs."""
+        if not template.program:
+            return (*self.entry_point, *template.arguments)
+        name, *rest = template.program
+        return (self.programs.get(name, name), *rest, *template.arguments)
 
-def image_of_this_machine(folder: Path) -> Image:
+
+def image_of_this_machine(folder: Path) -> RootImage:
     """Return a root file system, made in a folder, that shows the programs and the code of this process."""
     root = folder / "root"
     (root / "etc").mkdir(parents=True)
@@ -56,7 +63,7 @@ def image_of_this_machine(folder: Path) -> Image:
     # All addresses of a name, as from a name server.
     (root / "etc" / "host.conf").write_text("multi on\n")
     shown = dict.fromkeys((Path("/usr"), Path(sys.base_prefix), Path(sys.prefix), _CODE))
-    return Image(
+    return RootImage(
         root,
         (sys.executable, "-m", "ops"),
         tuple(shown),
@@ -84,17 +91,19 @@ class SmallCluster:
 
     Args:
         overlay: The folder of the manifests.
-        image: What containers run.
+        images: What containers run, by the names of images in the manifests; None for all others.
         nodes: Where pods may run, one pod on each: a pod has the address of its node.
         folder: Where volumes and output are.
     """
 
-    def __init__(self, overlay: Path, image: Image, nodes: Sequence[Node], folder: Path) -> None:
+    def __init__(
+        self, overlay: Path, images: Mapping[str | None, RootImage], nodes: Sequence[Node], folder: Path
+    ) -> None:
         self.manifests = render(overlay)
         self.secrets, self.api_key = new_secrets()
         self.volumes = VolumeStore(folder / "volumes", self.manifests, self.secrets)
         self.pods: dict[str, RunningPod] = {}
-        self._image = image
+        self._images = images
         self._idle = list(nodes)
         self._folder = folder
         self._hosts = folder / "hosts"
@@ -135,12 +144,13 @@ class SmallCluster:
         node = self._idle.pop(0)
         if not node.is_on:
             node.start()
+        image = self._images.get(template.image, self._images[None])
         spec = PodSpec(
-            self._image.root,
-            (*self._program(template), *more),
-            {**self._image.environ, **template.environ},
+            image.root,
+            (*image.command(template), *more),
+            {**image.environ, **template.environ},
             writable,
-            {**{str(path): path for path in self._image.shown}, **readable, "/etc/hosts": self._hosts},
+            {**{str(path): path for path in image.shown}, **readable, "/etc/hosts": self._hosts},
             tmpfs=(),
             uid=template.uid,
             gid=template.gid,
@@ -196,12 +206,6 @@ class SmallCluster:
             # One write of constant length: no reader sees half a file, and a mounted file cannot be replaced.
             with self._hosts.open("r+b") as file:
                 file.write(text.encode().ljust(_HOSTS_BYTES, b"\n"))
-
-    def _program(self, template: PodTemplate) -> tuple[str, ...]:
-        if not template.program:
-            return (*self._image.entry_point, *template.arguments)
-        name, *rest = template.program
-        return (self._image.programs.get(name, name), *rest, *template.arguments)
 
     def _forget(self, pod: RunningPod) -> None:
         if self.pods.pop(pod.name, None) is None:

@@ -137,7 +137,7 @@ def test_a_liveness_probe_that_fails_is_counted(folder: Path, node: Node, wait_u
 def test_a_pods_life_loses_nothing(folder: Path) -> None:
     """The short form of `python -m ops.kubernetes`: an end in order, a forced one, and the loss of a node."""
     need_programs("kubectl")
-    result = run(folder, image_of_this_machine(folder), "one-node", 100.0, ("drain", "kill", "lose a node"))
+    result = run(folder, {None: image_of_this_machine(folder)}, "one-node", 100.0, ("drain", "kill", "lose a node"))
     text = report(result)
     assert result.is_kept, text
     assert result.findings.expected > 1000
