@@ -10,11 +10,14 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import yaml
+from prometheus_client import generate_latest
 
 from loadbalancer.settings import BalancerSettings
 from ops.kubernetes.manifests import FOLDER, Manifests, parse, render
 from service.config import Config, from_env
 from service.declared_settings import declared, read
+from service.metrics import Metrics
 from service.security.key_file import KeyFile
 from telemetry.secret_file import read_key
 from tests.support.programs import need_programs
@@ -60,7 +63,7 @@ def manifests(request: pytest.FixtureRequest) -> Manifests:
 
 @pytest.mark.parametrize(
     ("overlay", "components"),
-    [*((overlay, ()) for overlay in OVERLAYS), ("many-nodes", ("tls", "managed-redis"))],
+    [*((overlay, ()) for overlay in OVERLAYS), ("many-nodes", ("tls", "managed-redis", "autoscaling-open-requests"))],
 )
 def test_the_schemas_of_kubernetes_accept_them(tmp_path: Path, overlay: str, components: tuple[str, ...]) -> None:
     """Strictly: a field that Kubernetes does not know is an error."""
@@ -78,6 +81,19 @@ def test_the_schemas_refuse_a_fault() -> None:
     replica["spec"]["template"]["spec"]["containers"][0]["readinessProb"] = {}
     with pytest.raises(kubernetes_validate.ValidationError, match="readinessProb"):
         kubernetes_validate.validate(replica, VERSIONS[-1], strict=True)
+
+
+def test_the_autoscaler_asks_for_a_metric_that_there_is(tmp_path: Path) -> None:
+    """The rule of the adapter makes it of a series of the replicas."""
+    need_programs("kubectl")
+    rendered = customised(tmp_path, "many-nodes", "autoscaling-open-requests")
+    (metric,) = rendered.named("HorizontalPodAutoscaler", "recollect-replica")["spec"]["metrics"]
+    values = yaml.safe_load((FOLDER / "components/autoscaling-open-requests/prometheus-adapter.yaml").read_text())
+    (rule,) = values["rules"]["custom"]
+    assert rule["name"]["as"] == metric["pods"]["metric"]["name"]
+    metrics = Metrics()
+    metrics.route("/v1/recommendations/{user_id}").count_answer(200, 0.1)
+    assert f"\n{rule['name']['matches']}{{" in generate_latest(metrics.registry).decode()
 
 
 def test_pods_are_restricted(manifests: Manifests) -> None:
