@@ -92,7 +92,7 @@ class CountedExecutor(LocalExecutor):
 
     def cpu_s(self) -> float:
         """Return the processor time of the living workers since they started."""
-        return sum(map(_cpu_s, self.pids))
+        return sum(map(cpu_s, self.pids))
 
     def _count(self, stage: str, n_tasks: int, seconds: float) -> StageCount:
         count = self.stages.setdefault(stage, StageCount())
@@ -111,7 +111,8 @@ def size_bytes(value: object) -> int:
     return len(head) + sum(buffer.raw().nbytes for buffer in buffers)
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """Return the processor time of a process so far; 0 of one that is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
     except OSError:

@@ -5,6 +5,7 @@ call, and the product with the selection kernel alone, without seen items, exact
 take the same users in turns, on one thread, and processor time counts.
 """
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -13,9 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from ops.benchmarks.counted_executor import cpu_s
 from service.executors.executor import using
 from service.executors.local_executor import LocalExecutor
 from service.generation.block_lists import BlockUsers, best_items
@@ -50,14 +51,15 @@ class GenerationCost(NamedTuple):
         us_per_user: By what is measured: median microseconds of a core for a user.
         ratio: How many users whole files reach of `ARGPARTITION`: the median of the rounds.
         ratio_of_kernel: The same of `SELECTION`.
-        users_per_s: By number of workers: users a second of the command's own work, median.
+        workers: By number of workers: users a second, and microseconds of the cores of all processes for a user;
+            medians.
         bytes_per_user: The size of the files.
     """
 
     us_per_user: Mapping[str, float]
     ratio: float
     ratio_of_kernel: float
-    users_per_s: Mapping[int, float]
+    workers: Mapping[int, tuple[float, float]]
     bytes_per_user: float
 
 
@@ -134,32 +136,37 @@ def measure(
         {name: 1e6 * statistics.median(times) / per_round for name, times in taken.items()},
         ratios[ARGPARTITION],
         ratios[SELECTION],
-        _users_per_s(model, users, workers),
+        _with_workers(model, users, workers),
         size_bytes / (per_round * rounds),
     )
 
 
-def _users_per_s(model: BulkModel, users: BulkUsers, workers: tuple[int, ...]) -> dict[int, float]:
-    """Return how many users a second each number of workers reaches, once their processes run; in turns."""
+def _with_workers(model: BulkModel, users: BulkUsers, workers: tuple[int, ...]) -> dict[int, tuple[float, float]]:
+    """Return users a second and microseconds for a user of each number of workers, once they run; in turns."""
     shards = 4 * max(workers, default=1)
     source = ShardSource(model, users, -(-len(users) // shards), None, Pseudonymiser())
-    nobody = np.zeros(len(users), bool)
-    found: dict[int, list[float]] = {count: [] for count in workers}
+    found: dict[int, list[tuple[float, float]]] = {count: [] for count in workers}
     with TemporaryDirectory(prefix="recollect-generate-") as home:
         for run in range(_RUNS):
             for count in workers:
+                pids = {os.getpid()}
+                executor = LocalExecutor(count, Path(home) / "executor", lambda event, pids=pids: pids.add(event.pid))  # type: ignore[misc]
                 # One thread each.
-                with limit(count), LocalExecutor(count, Path(home) / "executor") as executor, using(executor):
+                with limit(count), executor, using(executor):
                     few = BulkUsers(users.ids[: 256 * count], users.rows[: 256 * count])
                     _into(Path(home) / f"warm-{count}-{run}", ShardSource(model, few, 256, None, Pseudonymiser()))
-                    started_s = time.perf_counter()
-                    _into(Path(home) / f"lists-{count}-{run}", source, nobody)
-                    found[count].append(len(users) / (time.perf_counter() - started_s))
-    return {count: statistics.median(rates) for count, rates in found.items()}
+                    started_s, before_s = time.perf_counter(), sum(map(cpu_s, pids))
+                    _into(Path(home) / f"lists-{count}-{run}", source)
+                    took_s, all_s = time.perf_counter() - started_s, sum(map(cpu_s, pids)) - before_s
+                    found[count].append((len(users) / took_s, 1e6 * all_s / len(users)))
+    return {
+        count: (statistics.median(rate for rate, _ in runs), statistics.median(us for _, us in runs))
+        for count, runs in found.items()
+    }
 
 
-def _into(path: Path, source: ShardSource, erased: NDArray[np.bool_] | None = None) -> None:
-    nobody = np.zeros(len(source.users), bool) if erased is None else erased
+def _into(path: Path, source: ShardSource) -> None:
+    nobody = np.zeros(len(source.users), bool)
     with OutputFolder.held(path) as folder:
         folder.begin({})
         generate(folder, source, "rows", lambda: nobody, lambda *_: None)

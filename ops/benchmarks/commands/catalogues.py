@@ -66,7 +66,9 @@ def generate(
         f"{found.bytes_per_user:,.0f} bytes a user"
     )
     rows = [(name, f"{us:,.0f}", f"{1e6 / us:,.0f}") for name, us in found.us_per_user.items()]
-    rows += [(f"{count} workers, in all", "", f"{rate:,.0f}") for count, rate in found.users_per_s.items()]
+    rows += [
+        (f"all of it, {count} workers", f"{us:,.0f}", f"{rate:,.0f}") for count, (rate, us) in found.workers.items()
+    ]
     report(found._asdict(), title, ("what", "us of a core for a user", "users/s"), rows, as_json=as_json)
     require_ratio(min(found.ratio, found.ratio_of_kernel), min_ratio)
     return 0

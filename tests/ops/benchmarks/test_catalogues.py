@@ -46,6 +46,6 @@ def test_lists_in_bulk_are_measured_against_the_bare_product() -> None:
     found = generation_cost.measure(600, 1_500, 8, 10, 2, ())
     assert len(found.us_per_user) == 5
     assert min(found.us_per_user.values()) > 0
-    assert not found.users_per_s
+    assert not found.workers
     assert found.ratio > 0
     assert 10 * 8 < found.bytes_per_user < 10 * 40
