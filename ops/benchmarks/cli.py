@@ -11,6 +11,7 @@ from ops.benchmarks.commands.costs import filters, fold_in, keys, live, telemetr
 from ops.benchmarks.commands.installations import edge, freshness, outage, overload, scaling, services
 from ops.benchmarks.commands.models import groups, models, new_items, scale, workers
 from ops.benchmarks.commands.route import hello, recommend
+from ops.benchmarks.commands.sizes import sizing
 
 app = typer.Typer(
     help="Benchmarks that compare Recollect with a yardstick in the same run.",
@@ -33,6 +34,7 @@ app.command()(models)
 app.command()(scale)
 app.command()(workers)
 app.command()(groups)
+app.command()(sizing)
 app.command()(new_items)
 app.command()(live)
 app.command()(generate)
