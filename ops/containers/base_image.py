@@ -4,14 +4,17 @@ Run as root: `python3 -m ops.containers.base_image NAME`, with debootstrap and b
 `debootstrap --variant=minbase` installs, without documents, translations and what apt has downloaded.
 """
 
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 SUITE: Final = "bookworm"
+_SOURCES: Final = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d/debian.sources"))
 _PACKAGES: Final = ("python3", "python3-venv")
 _MACHINES: Final = ("x86_64", "aarch64")
 # Copyright notices stay; the packages' licences ask for it.
@@ -41,7 +44,9 @@ def make(name: str) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="recollect-base-") as folder:
         root = Path(folder, "root")
-        _run("debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}", SUITE, str(root))
+        sources = [path.read_text() for path in _SOURCES if path.is_file()]
+        place = [found] if (found := mirror(sources)) is not None else []
+        _run("debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}", SUITE, str(root), *place)
         slim(root)
         archive = Path(folder, "root.tar")
         _run("tar", "--create", "--numeric-owner", "--directory", str(root), "--file", str(archive), ".")
@@ -53,6 +58,23 @@ def make(name: str) -> None:
             _run("buildah", "commit", "--quiet", container, name)
         finally:
             _run("buildah", "rm", container)
+
+
+def mirror(sources: Iterable[str]) -> str | None:
+    """Return where this machine's apt gets the suite from; None for debootstrap's own choice.
+
+    Args:
+        sources: Texts of apt's sources, in either format (sources.list(5)).
+    """
+    for text in sources:
+        for line in re.findall(rf"^deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+{SUITE}\s+main\b", text, re.MULTILINE):
+            return str(line)
+        for stanza in re.split(r"\n\s*\n", text):
+            fields = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(.*)$", stanza, re.MULTILINE))
+            wanted = (("Types", "deb"), ("Suites", SUITE), ("Components", "main"))
+            if all(word in fields.get(name, "").split() for name, word in wanted) and fields.get("URIs"):
+                return str(fields["URIs"].split()[0])
+    return None
 
 
 def slim(root: Path) -> None:

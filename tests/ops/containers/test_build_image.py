@@ -134,6 +134,32 @@ def test_what_nothing_reads_goes(tmp_path: Path) -> None:
     assert not list(slim.unneeded(tmp_path))
 
 
+LINES = """\
+# deb http://commented.example/debian bookworm main
+deb http://other.example/debian trixie main
+deb [arch=amd64 signed-by=/key.gpg] http://mirror.example/debian bookworm main contrib
+"""
+STANZAS = """\
+Types: deb deb-src
+URIs: http://security.example/debian
+Suites: bookworm-security
+Components: main
+
+Types: deb
+# A comment.
+URIs: http://mirror.example/debian http://second.example/debian
+Suites: bookworm bookworm-updates
+Components: main
+"""
+
+
+@pytest.mark.parametrize("text", [LINES, STANZAS])
+def test_a_base_comes_from_where_apt_is_set_up_for(text: str) -> None:
+    """In both formats; another suite, or an update of it, is no base."""
+    assert base_image.mirror(["", text]) == "http://mirror.example/debian"
+    assert base_image.mirror([text.replace("bookworm", "sid")]) is None
+
+
 def test_a_base_keeps_what_licences_ask_for(tmp_path: Path) -> None:
     """Documents, translations and downloads go, copyright notices stay."""
     for name in (
