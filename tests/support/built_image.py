@@ -60,10 +60,14 @@ def _build(clone: Path) -> None:
 def _storage(folder: Path) -> Path:
     """Write the settings of a storage of its own, so that the machine's is left alone."""
     path = folder / "storage.conf"
-    path.write_text(
-        f'[storage]\ndriver = "{os.environ.get("STORAGE_DRIVER", "overlay")}"\n'
-        f'graphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
-    )
+    # In a container, whose files are layers already, there may be no layers of layers.
+    for driver in ("overlay", "vfs"):
+        path.write_text(f'[storage]\ndriver = "{driver}"\ngraphroot = "{folder}/{driver}"\nrunroot = "{folder}/run"\n')
+        if (
+            subprocess.run(["buildah", "info"], env={**os.environ, _STORAGE: str(path)}, capture_output=True).returncode
+            == 0
+        ):
+            break
     return path
 
 
