@@ -7,6 +7,7 @@ from collections.abc import Callable
 from loadbalancer.errors import BalancerError
 from ops.checks import access, software, state
 from ops.checks.finding import Finding
+from ops.checks.remote_replicas import remote_replicas
 from ops.options.shared_options import JsonOption
 from service.config import Config, from_env
 from service.errors import RecollectError
@@ -21,6 +22,7 @@ CHECKS: dict[str, Check] = {
     "http parser": software.http_parser,
     "redis": software.redis,
     "nginx": software.nginx,
+    "replicas": remote_replicas,
     "settings": state.settings,
     "state": state.home,
     "disk": state.disk,
