@@ -8,6 +8,7 @@ HMAC-SHA-256 (RFC 2104), cut to 128 bits: among a billion users two share a pseu
 
 import hashlib
 from pathlib import Path
+from string import hexdigits
 from typing import Final, overload
 
 from telemetry.secret_file import read_key
@@ -18,6 +19,12 @@ _HEX_DIGITS: Final = 32
 _BLOCK_BYTES: Final = 64
 _INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
+
+
+def is_pseudonym(user_id: str) -> bool:
+    """Whether an id has the form of a pseudonym."""
+    digits = user_id.removeprefix(_PREFIX)
+    return digits != user_id and len(digits) == _HEX_DIGITS and set(digits) <= set(hexdigits)
 
 
 class Pseudonymiser:

@@ -127,8 +127,8 @@ def run(config: Config, request: GenerationRequest, output: Path | None, progres
     Args:
         config: The installation.
         request: What is asked for.
-        output: The folder; None for one in `config.generated_dir`: that of the last generation of the same request that
-            was not completed, or a new one.
+        output: The folder; None for one in `config.generated_dir`: that of the last generation of the same request by
+            the same model that was not completed, or a new one.
         progress: Called with the stage, the finished shards and all of them.
 
     Raises:
@@ -155,6 +155,9 @@ def run(config: Config, request: GenerationRequest, output: Path | None, progres
                 folder.clear()
                 begun = None
         outcome: Outcome = "new" if begun is None else "continued"
+        if begun is not None:
+            begun_at = rfc3339_ms(begun["as_of_ms"] / _MS_PER_S)
+            print(f"Going on with {path}, of {begun_at} by {begun['inputs']['model']}.", file=sys.stderr)
         if begun is None:
             _freeze(config, folder)
         try:
@@ -316,14 +319,13 @@ def _is_published(config: Config, version: str) -> bool:
 
 def _unfinished(config: Config, request: GenerationRequest) -> Path | None:
     """Return the newest folder of the same request that was not completed; None if there is none."""
+    model = request.model or active_version(config)
     for path in sorted(config.generated_dir.glob("*/"), reverse=True):
-        with suppress(UsageError, OSError, ValueError):
+        with suppress(OSError, ValueError):
             begun = OutputFolder(path).peek()
-            if (
-                begun is not None
-                and request.difference(config, begun) is None
-                and _is_published(config, begun["inputs"]["model"])
-            ):
+            if begun is None or begun["inputs"]["model"] != model:
+                continue
+            if request.difference(config, begun) is None and _is_published(config, model):
                 return path
     return None
 

@@ -14,7 +14,7 @@ from service.generation.shard_file import Layout
 from service.generation.shard_users import ShardUsers
 from service.live.live_state import LiveState
 from telemetry.live.live_event import LiveEvent
-from telemetry.pseudonym import Pseudonymiser
+from telemetry.pseudonym import Pseudonymiser, is_pseudonym
 
 
 class ShardSource:
@@ -77,9 +77,8 @@ class ShardSource:
 
 def live_events(state: LiveState, user_id: str, pseudonyms: Pseudonymiser) -> Sequence[LiveEvent]:
     """Return the live events of a user; of a model that was trained on archived events the id may be a pseudonym."""
-    events = state.user(pseudonyms.pseudonym(user_id))
-    if events is None and pseudonyms.active:
-        events = state.user(user_id)
+    name = user_id if is_pseudonym(user_id) else pseudonyms.pseudonym(user_id)
+    events = state.user(name)
     return () if events is None else events.events
 
 

@@ -134,26 +134,65 @@ def test_a_killed_command_goes_on_as_it_began(
     home = with_state(trained["pure_svd"], tmp_path)
     options = ("--n", "12", "--live", "--shard-users", "2", "--workers", "1")
     whole = generated(recollect(home, "generate", *options, "--output", str(tmp_path / "whole"), "--json"))
+    path = tmp_path / "killed"
     environ = {**os.environ, "RECOLLECT_HOME": str(home)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "ops", "generate", *options],
+        [sys.executable, "-m", "ops", "generate", *options, "--output", str(path)],
         env=environ,
         cwd=Path(__file__).parents[3],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    wait_until(lambda: list((home / "generated").glob("*/shard-00001.parquet")), timeout_s=60)
+    wait_until((path / "shard-00001.parquet").exists, timeout_s=60)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    (path,) = (home / "generated").iterdir()
     n_left = len(list(path.glob("*.parquet")))
     # What has been archived and activated since does not count: the state was copied.
     pipeline.train(Config(home=home), data=DATA, algorithm="popularity", activate=True)
     (home / "state" / "snapshot.json").write_text("{")
-    found = generated(recollect(home, "generate", *options, "--json"))
-    assert (found["path"], found["outcome"]) == (str(path), "continued" if n_left < 31 else "complete")
+    found = generated(recollect(home, "generate", *options, "--output", str(path), "--json"))
+    assert found["outcome"] == ("continued" if n_left < 31 else "complete")
     assert found["shards"] == whole["shards"]
     assert lists_of(path) == lists_of(tmp_path / "whole")
+
+
+def test_without_a_folder_the_last_one_of_the_same_model_is_continued(
+    recollect: Recollect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another request, and the lists of another model, are begun in folders of their own."""
+    home = tmp_path / "home"
+    pipeline.train(Config(home=home), data=DATA, algorithm="popularity", activate=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("service.generation.output_folder.OutputFolder.finish", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            recollect(home, "generate", "--n", "2")
+    (begun,) = (home / "generated").iterdir()
+    assert generated(recollect(home, "generate", "--n", "3", "--json"))["outcome"] == "new"
+    first = active_model.version(home / "models")
+    pipeline.train(Config(home=home), data=DATA, algorithm="popularity", activate=True)
+    assert generated(recollect(home, "generate", "--n", "2", "--json"))["outcome"] == "new"
+    code, out, err = recollect(home, "generate", "--n", "2", "--model", str(first), "--json")
+    assert (code, json.loads(out)["path"], json.loads(out)["outcome"]) == (0, str(begun), "continued")
+    assert err.startswith(f"Going on with {begun}, of ")
+
+
+def test_pseudonyms_in_the_archive_are_users_of_the_model(
+    trained: dict[str, Path], recollect: Recollect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model holds the ids of callers, the live state their pseudonyms; unknown users have nothing else."""
+    key = tmp_path / "key"
+    key.write_bytes(b"k" * 32)
+    key.chmod(0o600)
+    monkeypatch.setenv("RECOLLECT_PSEUDONYM_KEY_FILE", str(key))
+    names = Pseudonymiser(b"k" * 32)
+    users = {"1": names.pseudonym("1"), "visitor": names.pseudonym("visitor")}
+    home = with_state(trained["pure_svd"], tmp_path, users=users)
+    found = lists_of(generated(recollect(home, "generate", "--n", "12", "--live", "--json"))["path"])
+    assert set(found) == {*(str(user) for user in range(1, 61)), users["visitor"]}
+    for user_id in ("1", "2", "visitor"):
+        name = users["visitor"] if user_id == "visitor" else user_id
+        assert found[name] == answered(recollect, home, user_id)
+    assert "7" not in {item for item, _, _ in found["1"]}
 
 
 def test_erased_users_get_no_list(trained: dict[str, Path], recollect: Recollect, tmp_path: Path) -> None:
