@@ -10,8 +10,10 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -20,6 +22,7 @@ from ops.drill.faults.promise import Figures, Promise
 from ops.drill.figures import answer_figures
 from ops.drill.oracle import Findings, Oracle
 from ops.kubernetes.running_pod import RunningPod
+from ops.kubernetes.service_address import ServiceAddress
 from ops.kubernetes.small_cluster import SmallCluster
 from ops.load.population import Target
 from service.errors import RunError
@@ -35,6 +38,9 @@ T = TypeVar("T")
 
 _PROMISE: Final = Promise(text="No request fails with one retry.")
 _READY_S: Final = 120.0
+_EDGE_PORT: Final = 8080
+# How late a node hears which pods serve a service.
+_SERVICE_LAG_S: Final = 2.0
 _ARCHIVED_S: Final = 60.0
 _WAITING: Final = re.compile(r"^recollect_telemetry_unarchived_events (\S+)$", re.MULTILINE)
 _USERS, _ITEMS, _EACH = 300, 200, 20
@@ -103,11 +109,13 @@ class LifeDrill:
         since = (datetime.now(UTC) - timedelta(days=1)).date()
         await self._start()
         oracle, start_s = Oracle(), time.monotonic()
-        edge = self._pods["edge"].node.address
-        models = self._cluster.volumes.claim("recollect-models", self._pods["edge"].template.gid)
-        target = Target(edge, 8080, "", self._cluster.api_key)
+        models = self._cluster.volumes.claim("recollect-models", self._pods["edge 0"].template.gid)
         done: list[tuple[str, float, float, str]] = []
-        async with DrillLoad(target, models, self._rate_rps, 7, start_s, oracle) as load:
+        async with AsyncExitStack() as stack:
+            service = ServiceAddress(partial(self._cluster.ready_addresses, "recollect"), _EDGE_PORT, _SERVICE_LAG_S)
+            await stack.enter_async_context(service)
+            target = Target("127.0.0.1", service.port, "", self._cluster.api_key)
+            load = await stack.enter_async_context(DrillLoad(target, models, self._rate_rps, 7, start_s, oracle))
             for name in steps:
                 began_s = time.monotonic() - start_s
                 remark = await getattr(self, f"_{name.replace(' ', '_')}")()
@@ -149,7 +157,7 @@ class LifeDrill:
             raise RunError(f"The training ended with {code}: {job.output.read_text()[-1000:]}")
         for number in (0, 1):
             self._pods[f"replica {number}"] = await _in_thread(cluster.start, *REPLICA, number)
-        self._pods["edge"] = await _in_thread(cluster.start, *EDGE)
+        self._pods["edge 0"] = await _in_thread(cluster.start, *EDGE)
         await _ready(self._pods.values())
         self._notify("Redis, consumer, two replicas and the edge run; a model is served.")
 
@@ -192,6 +200,12 @@ class LifeDrill:
         await self._begin("consumer", CONSUMER, 0)
         return "the consumer was killed, and goes on with its archive on another node"
 
+    async def _replace_the_edge(self) -> str:
+        """Start another edge, then delete the first in order, as a rolling update of the Deployment does."""
+        await self._begin("edge 1", EDGE, 1)
+        took_s = await self._end("edge 0")
+        return f"another edge is ready, and the first ended {took_s:.1f} s after its deletion"
+
     async def _scale_down(self) -> str:
         """Delete the third replica in order."""
         took_s = await self._end("replica 2")
@@ -231,6 +245,7 @@ ALL_STEPS: Final = (
     "kill",
     "lose a node",
     "move the consumer",
+    "replace the edge",
     "scale down",
 )
 

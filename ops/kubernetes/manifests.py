@@ -32,7 +32,7 @@ class Manifests:
         return [one for one in self.objects if one["kind"] == kind]
 
     def named(self, kind: str, name: str) -> dict[str, Any]:
-        """Return the object of a kind and a name; a generated name may be given without its digest.
+        """Return the object of a kind and a name; that of generated settings is given with or without its digest.
 
         Raises:
             RunError: There is not exactly one.
@@ -40,7 +40,8 @@ class Manifests:
         found = [
             one
             for one in self.of(kind)
-            if one["metadata"]["name"] == name or one["metadata"]["name"].rpartition("-")[0] == name
+            if one["metadata"]["name"] == name
+            or (kind == "ConfigMap" and one["metadata"]["name"].rpartition("-")[0] == name)
         ]
         if len(found) != 1:
             raise RunError(f"The manifests have {len(found)} objects {kind}/{name} instead of one.")

@@ -190,6 +190,15 @@ class SmallCluster:
         self._forget(pod)
         return code
 
+    def ready_addresses(self, service: str) -> list[str]:
+        """Return the addresses of a service's pods that are ready and not about to end."""
+        selector = self.manifests.named("Service", service)["spec"]["selector"]
+        return [
+            pod.node.address
+            for pod in list(self.pods.values())
+            if selector.items() <= pod.template.labels.items() and pod.is_ready and not pod.is_ending
+        ]
+
     def write_names(self) -> None:
         """Write the names of services with the addresses behind them, as the cluster's DNS answers them now."""
         with self._lock:

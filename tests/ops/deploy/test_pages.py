@@ -117,7 +117,7 @@ def test_the_commands_of_kubernetes_run(stand_ins: dict[str, str], tmp_path: Pat
         "kubectl -n recollect create job first-training --from=cronjob/recollect-training",
         "kubectl -n recollect port-forward service/recollect 8080:80",
         "curl -H Authorization: Bearer rk_ http://127.0.0.1:8080/recommend/1",
-        "python -m ops.kubernetes --rate 300",
+        "python -m ops.kubernetes --rate 300 --image recollect",
         "kubectl get secret",
     ]
 
