@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from ops.console.command_runner import run
-from ops.nodes.nodes_drill import DATA, SERVING, NodesDrill, NodesPlan, NodesReport
+from ops.nodes.nodes_drill import CLUSTER, DATA, SERVING, NodesDrill, NodesPlan, NodesReport
 from service.errors import RunError, UsageError
 
 
@@ -25,8 +25,12 @@ def main(
     data: Annotated[str, typer.Option("--data", help="What the served model is trained on.")] = "demo:2000x1000x60000",
     rate: Annotated[float, typer.Option("--rate", min=1, help="Requests per second.")] = 100.0,
     victims: Annotated[
-        str, typer.Option("--victims", help="The nodes that lose their power, in this order, comma separated.")
-    ] = f"{SERVING[0]},{SERVING[1]},{DATA}",
+        str | None,
+        typer.Option(
+            "--victims", help="The nodes that lose their power, in this order, comma separated; all by default."
+        ),
+    ] = None,
+    cluster: Annotated[bool, typer.Option("--redis-cluster", help="A Redis Cluster on three nodes.")] = False,
     quiet_s: Annotated[float, typer.Option("--quiet", min=0, help="Seconds of load between losses.")] = 8.0,
     off_s: Annotated[float, typer.Option("--off", min=1, help="Seconds that a node is off.")] = 15.0,
     replicas: Annotated[int, typer.Option("--replicas", min=1, help="Replicas of each of the two nodes.")] = 2,
@@ -37,12 +41,15 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,
 ) -> int:
     """Take the power of whole nodes under load, and compare the archive with all that was acknowledged."""
-    chosen = tuple(name.strip() for name in victims.split(",") if name.strip())
-    if unknown := sorted(set(chosen) - {*SERVING, DATA}):
-        raise UsageError(f"--victims: {unknown[0]!r} is none of {', '.join((*SERVING, DATA))}.")
+    redis = CLUSTER if cluster else DATA
+    chosen = tuple(name.strip() for name in (victims or ",".join((*SERVING, *redis))).split(",") if name.strip())
+    if unknown := sorted(set(chosen) - {*SERVING, *redis}):
+        raise UsageError(f"--victims: {unknown[0]!r} is none of {', '.join((*SERVING, *redis))}.")
     with tempfile.TemporaryDirectory(prefix="recollect-drill-") as training:
         print(f"Training on {data}.", flush=True)
-        plan = NodesPlan(_trained(Path(training), data), rate, chosen, quiet_s, off_s, replicas, {}, folder)
+        plan = NodesPlan(
+            _trained(Path(training), data), rate, chosen, quiet_s, off_s, replicas, redis=redis, folder=folder
+        )
         report = asyncio.run(NodesDrill(plan, lambda sentence: print(sentence, flush=True)).run())
     print(json.dumps(dataclasses.asdict(report)) if as_json else described(report))
     return 0 if report.kept else 1

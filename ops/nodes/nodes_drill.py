@@ -1,7 +1,7 @@
 """A drill of several machines: nodes that serve lose their power under load, one after the other, and Redis' does.
 
-Three nodes of network namespaces: `one` and `two` serve behind an address that keepalived moves between them, `data`
-runs Redis. The commands and files are those of docs/many-machines.md.
+Nodes of network namespaces: `one` and `two` serve behind an address that keepalived moves between them, `data` runs
+Redis, or `data1` to `data3` run a Redis Cluster. The commands and files are those of docs/many-machines.md.
 
 Invariant: a request failed if it was not answered as it should be with one retry, and an acknowledged event or list is
 lost if the archive does not have it in the end, when every disk is back.
@@ -9,7 +9,6 @@ lost if the archive does not have it in the end, when every disk is back.
 
 import asyncio
 import math
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from loadbalancer.binaries import find_redis
 from ops.drill.drill_load import DrillLoad, RequestSample
 from ops.drill.oracle import Oracle
 from ops.drill.system.waiting import poll_until
@@ -25,6 +23,7 @@ from ops.load.attack import ClientRules
 from ops.load.population import Target
 from ops.nodes.network import network
 from ops.nodes.node import Node
+from ops.nodes.redis_nodes import RedisNodes
 from ops.nodes.serving_node import PORT, PRIVATE, ServingNode
 from service.errors import RunError
 from telemetry.archive.archive_reader import read
@@ -36,14 +35,14 @@ _RULES: Final = ClientRules(retries=1, deadline_s=4.0, attempt_s=1.5)
 _CONNECTIONS: Final = 1024
 _SEED: Final = 13
 _VIRTUAL: Final = 100
-_REDIS_PORT: Final = 6379
 _CATCH_UP_LIMIT_S: Final = 90.0
 _ADDRESS_LIMIT_S: Final = 30.0
 # Answers of the first moments wait for the address, whatever the other node does.
 _MOVE_S: Final = 2.0
 _POLL_S: Final = 0.05
 SERVING: Final = ("one", "two")
-DATA: Final = "data"
+DATA: Final = ("data",)
+CLUSTER: Final = ("data1", "data2", "data3")
 
 
 @dataclass(frozen=True)
@@ -58,16 +57,18 @@ class NodesPlan:
         off_s: Seconds that a node is off.
         replicas: Replicas of each serving node.
         settings: More settings of the serving nodes, by variable.
+        redis: The nodes with Redis: `DATA`, or `CLUSTER` for a Redis Cluster.
         folder: Where the nodes' disks are and stay; None for a temporary directory.
     """
 
     models: Path
     rate_rps: float = 100.0
-    victims: Sequence[str] = ("one", "two", DATA)
+    victims: Sequence[str] = (*SERVING, *DATA)
     quiet_s: float = 8.0
     off_s: float = 15.0
     replicas: int = 2
     settings: Mapping[str, str] = field(default_factory=dict)
+    redis: Sequence[str] = DATA
     folder: Path | None = None
 
 
@@ -151,6 +152,7 @@ class NodesDrill:
         self._nodes: dict[str, Node] = {}
         self._shared = Path()
         self._virtual = ""
+        self._redis = RedisNodes([])
 
     async def run(self) -> NodesReport:
         """Make the nodes, load them, take their power, and compare the archive with what was acknowledged.
@@ -194,8 +196,10 @@ class NodesDrill:
     async def _installation(self) -> AsyncIterator[None]:
         """Start Redis and the serving nodes as docs/many-machines.md says."""
         plan = self._plan
-        with network(3, names=[*SERVING, DATA], folder=plan.folder, private=PRIVATE) as nodes:
+        names = [*SERVING, *plan.redis]
+        with network(len(names), names=names, folder=plan.folder, private=PRIVATE) as nodes:
             self._nodes = {node.name: node for node in nodes}
+            self._redis = RedisNodes([self._nodes[name] for name in plan.redis])
             self._shared = nodes[0].folder.parent / "shared"
             self._shared.mkdir()
             (self._shared / "models").symlink_to(plan.models)
@@ -208,7 +212,7 @@ class NodesDrill:
                     self._nodes[name],
                     others,
                     self._shared,
-                    f"redis://{DATA}:{_REDIS_PORT}/0",
+                    self._redis.url,
                     replicas=plan.replicas,
                     priority=priority,
                     virtual=self._virtual,
@@ -216,7 +220,7 @@ class NodesDrill:
                     # Without keys the drill's own traffic needs none; the nodes reach nothing but each other.
                     arguments=("--insecure",),
                 )
-            self._start_redis()
+            await self._redis.start()
             for serving in self._serving.values():
                 serving.start()
             for serving in self._serving.values():
@@ -235,22 +239,6 @@ class NodesDrill:
         archive.mkdir()
         Catalogue(archive).close()
         change_journal(archive, "rollback")
-
-    def _start_redis(self) -> None:
-        node = self._nodes[DATA]
-        options = ["--port", str(_REDIS_PORT), "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", str(node.folder)]  # noqa: S104 - of the node
-        options += [
-            "--appendonly",
-            "yes",
-            "--appendfsync",
-            "everysec",
-            "--save",
-            "",
-            "--maxmemory-policy",
-            "noeviction",
-        ]
-        with (node.folder / "redis.out").open("ab") as output:
-            node.popen([str(find_redis(None).path), *options], stdout=output, stderr=subprocess.STDOUT)
 
     async def _lose(self, name: str, oracle: Oracle, began_s: float) -> Loss:
         """Take the power of a node, give it back, and wait until the node is as before."""
@@ -273,8 +261,8 @@ class NodesDrill:
             findings = oracle.check(await asyncio.to_thread(self._archived))
             loss.on_its_disk = sum(at_s < loss.at_s for at_s in findings.lost)
         node.start()
-        if name == DATA:
-            self._start_redis()
+        if name not in SERVING:
+            self._redis.start_on(node)
         else:
             self._serving[name].start()
             await self._serving[name].until_ready()
