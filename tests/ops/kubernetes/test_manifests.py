@@ -55,15 +55,18 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Manifests:
     return parse(done.stdout)
 
 
-@pytest.fixture(scope="module", params=OVERLAYS)
-def manifests(request: pytest.FixtureRequest) -> Manifests:
+@pytest.fixture(scope="module", params=[("one-node",), ("many-nodes", "generation", "tls")], ids="+".join)
+def manifests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Manifests:
     need_programs("kubectl")
-    return render(FOLDER / "overlays" / request.param)
+    return customised(tmp_path_factory.mktemp("overlay"), *request.param)
 
 
 @pytest.mark.parametrize(
     ("overlay", "components"),
-    [*((overlay, ()) for overlay in OVERLAYS), ("many-nodes", ("tls", "managed-redis", "autoscaling-open-requests"))],
+    [
+        *((overlay, ()) for overlay in OVERLAYS),
+        ("many-nodes", ("generation", "tls", "managed-redis", "autoscaling-open-requests")),
+    ],
 )
 def test_the_schemas_of_kubernetes_accept_them(tmp_path: Path, overlay: str, components: tuple[str, ...]) -> None:
     """Strictly: a field that Kubernetes does not know is an error."""
@@ -122,7 +125,7 @@ def test_pods_are_restricted(manifests: Manifests) -> None:
             assert "cpu" not in container["resources"]["limits"]
             assert {"cpu", "memory"} <= set(container["resources"]["requests"])
     parts = ("replica", "edge", "consumer", "redis", "training", "compaction")
-    assert seen == {f"recollect-{part}" for part in parts}
+    assert seen - {"recollect-generation"} == {f"recollect-{part}" for part in parts}
 
 
 def test_everything_that_a_pod_names_is_there(manifests: Manifests, secrets: Manifests) -> None:
@@ -133,12 +136,15 @@ def test_everything_that_a_pod_names_is_there(manifests: Manifests, secrets: Man
         volumes = {volume["name"] for volume in spec["volumes"]} | {one["metadata"]["name"] for one in templates}
         assert spec["serviceAccountName"] == "recollect"
         for volume in spec["volumes"]:
-            if "secret" in volume:
+            if "secret" in volume and volume["name"] != "tls":
                 held = secrets.named("Secret", volume["secret"]["secretName"])["data"]
                 assert {item["key"] for item in volume["secret"].get("items", ())} <= set(held)
                 assert volume["secret"]["defaultMode"] == 0o440
             elif "configMap" in volume:
                 assert manifests.named("ConfigMap", volume["configMap"]["name"])
+            elif volume["name"] == "tls":
+                # Made by cert-manager, or by the operator.
+                assert volume["secret"]["secretName"] == "recollect-tls"
             elif "persistentVolumeClaim" in volume:
                 assert volume["persistentVolumeClaim"]["claimName"] in set(claims(manifests))
             else:
