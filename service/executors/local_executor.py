@@ -181,11 +181,12 @@ class LocalExecutor:
             node, pid = socket.gethostname(), worker.process.pid or 0
             self._watch(WorkerEvent(worker.name, node, pid, state, stage, worker.task, n_done, len(tasks)))
 
+        def call(task: int) -> _Call:
+            return _Call(function, tasks[task], tuple(map(_path_of, refs[task])))
+
         try:
             while n_done < len(tasks):
-                self._hand_out(
-                    waiting, lambda task: _Call(function, tasks[task], tuple(map(_path_of, refs[task]))), report
-                )
+                self._hand_out(waiting, call, report)
                 by_connection = {worker.connection: worker for worker in self._workers if worker.task is not None}
                 for ready in wait(list(by_connection)):
                     worker = by_connection[ready]  # type: ignore[index]  # mypy has `wait` return any waitable
@@ -211,6 +212,8 @@ class LocalExecutor:
                     n_done += 1
                     worker.task = None
                     report(worker, "idle")
+                    # Before the result is taken: no worker waits while it is written or sent.
+                    self._hand_out(waiting, call, report)
                     yield task
         finally:
             # After an error or an early end, a worker may still be in the middle of a task that nobody waits for.
