@@ -183,6 +183,8 @@ class BalancerSettings:
         for name, host in (("RECOLLECT_BALANCER_HOST", self.host), ("RECOLLECT_REPLICAS_HOST", self.replicas_host)):
             if not host or any(character in _NOT_IN_AN_ADDRESS for character in host):
                 raise BadSetting(f"{name} is not an address to listen on: {host!r}.")
+        if self.replicas_port is None and not _is_loopback(self.replicas_host):
+            raise BadSetting("RECOLLECT_REPLICAS_HOST is for other machines, which need RECOLLECT_REPLICAS_PORT, too.")
         if not self.replicas and not setting_lists.remote_replicas(self.remote_replicas):
             raise BadSetting(
                 "RECOLLECT_REPLICAS is 0, so that nginx needs replicas of other machines: RECOLLECT_REMOTE_REPLICAS."
@@ -209,13 +211,17 @@ class BalancerSettings:
     @property
     def loopback_only(self) -> bool:
         """Whether only this machine can reach nginx; as `service.security.exposure.is_loopback`."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            # A name may resolve to any address, even 127.0.0.1.example.
-            return False
+        return _is_loopback(self.host)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        # A name may resolve to any address, even 127.0.0.1.example.
+        return False
 
 
 _NOT_IN_AN_ADDRESS = " \t\r\n;{}\"'\\$#/"

@@ -56,6 +56,18 @@ def test_replicas_require_keys_once_there_are_any(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().out == ""
 
 
+def test_replicas_that_other_machines_reach_require_keys(tmp_path: Path) -> None:
+    """Wherever nginx listens; nginx alone needs none before replicas that require them, and does before others."""
+    config = Config(home=tmp_path)
+    with pytest.raises(UsageError, match=r"10\.0\.0\.11:8101 can be reached from other machines"):
+        key_environ(config, BalancerSettings(replicas_host="10.0.0.11", replicas_port=8101), insecure=False)
+    alone = BalancerSettings(replicas=0, host="0.0.0.0", remote_replicas="10.0.0.12:8101,replicas.example:8081")
+    assert key_environ(config, alone, insecure=False) == {}
+    for local in ("127.0.0.1:8081", "localhost:8081", "10.0.0.12:8101,[::1]:8081"):
+        with pytest.raises(UsageError, match="there are no API keys"):
+            key_environ(config, BalancerSettings(replicas=0, host="0.0.0.0", remote_replicas=local), insecure=False)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_before_the_start_raises(number: signal.Signals) -> None:
     """Context managers undo what was begun; afterwards the old handlers are back."""

@@ -124,6 +124,7 @@ def test_every_location_that_passes_requests_on_has_limits_except_health() -> No
         ({"remote_replicas": "*.example:80"}, "is not HOST:PORT"),
         ({"remote_replicas": "a.example;:80"}, "is not HOST:PORT"),
         ({"replicas_host": "127.0.0.1; }"}, "RECOLLECT_REPLICAS_HOST"),
+        ({"replicas_host": "10.0.0.11"}, "need RECOLLECT_REPLICAS_PORT"),
         ({"cors_origins": "*,https://shop.example"}, "'\\*' is not an origin"),
     ],
 )
