@@ -40,8 +40,8 @@ from ops.options.shared_options import (
 )
 from ops.program import PROGRAM
 from service.config import Config, from_env
-from service.errors import ModelError, UsageError
-from service.models import active_model, artefact
+from service.errors import ModelError, RunError, UsageError
+from service.models import active_model, artefact, publication
 from service.training.data.data_request import DataRequest
 
 _TRAINING_STOP_S = 10.0
@@ -170,7 +170,7 @@ def ensure_model(
     from service.training.training_need import needed_training
 
     request = needed_training(config, data, model.algorithm)
-    if request is None:
+    if request is None or _begins_with_initial_model(config, data, model.algorithm):
         return 0
     by = "the algorithm with the best lists" if model.algorithm in {None, "auto"} else model.algorithm
     print_line(f"Training a model on {request}: {by}.")
@@ -189,6 +189,34 @@ def ensure_model(
         # The training has printed the reason; the previous model is served, if there is one.
         return 0 if active_model.version(config.models_dir) is not None else NOT_ACTIVATED
     return status if status >= 0 else 1
+
+
+def _begins_with_initial_model(config: Config, data: DataRequest | None, algorithm: str | None) -> bool:
+    """Serve the model that the installation brings, if it has no other one and is asked for no other one.
+
+    Raises:
+        RunError: The model store cannot be written.
+    """
+    from service.models import initial_model, versions
+    from service.training.data import datasets
+
+    folder = config.models.initial
+    if folder is None or versions.published(config.models_dir):
+        return False
+    fingerprint = None if data is None else datasets.fingerprint(data)
+    try:
+        if not initial_model.is_of(folder, fingerprint, algorithm):
+            return False
+        version = initial_model.publish(config.models_dir, folder, config.pseudonymiser())
+    except ModelError as error:
+        raise UsageError(f"RECOLLECT_INITIAL_MODEL: {error}") from error
+    except OSError as error:
+        raise RunError(f"The model cannot be published in {config.models_dir}: {error.strerror or error}.") from error
+    if version is None:
+        return False
+    publication.log_activation(config.security_dir, version, by="up")
+    print_line(f"Serving the model {version}, which came with this installation.")
+    return True
 
 
 def _print_ready(config: Config, settings: BalancerSettings, *, keyed: bool) -> None:
