@@ -5,14 +5,17 @@ this process writes files, and a shard is made again until its file is recorded.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.executors.executor import executor_in_use
+from service.generation.list_model import BulkModel
 from service.generation.output_folder import OutputFolder
 from service.generation.shard import make_shard
-from service.generation.shard_file import Layout, ShardFile
+from service.generation.shard_file import Layout, ShardFile, shard_file
+from service.generation.shard_lists import shard_lists
 from service.generation.shard_source import ShardSource, ShardTasks
 
 STAGE = "generate"
@@ -60,8 +63,7 @@ def _made(source: ShardSource, numbers: Sequence[int], layout: Layout) -> Iterat
     executor = executor_in_use()
     model = source.model.for_workers
     if executor is None:
-        for number in numbers:
-            yield number, make_shard(model, source.of(number), layout)
+        yield from _made_here(source, model, numbers, layout)
         return
     shared = executor.put(model)
     try:
@@ -69,3 +71,20 @@ def _made(source: ShardSource, numbers: Sequence[int], layout: Layout) -> Iterat
             yield numbers[task], made
     finally:
         executor.release([shared])
+
+
+def _made_here(
+    source: ShardSource, model: BulkModel, numbers: Sequence[int], layout: Layout
+) -> Iterator[tuple[int, ShardFile]]:
+    """Make shards in this process; a thread encodes the file of one while the lists of the next are made."""
+    encoded: tuple[int, Future[ShardFile]] | None = None
+    with ThreadPoolExecutor(1, thread_name_prefix="shard-file") as pool:
+        for number in numbers:
+            users = source.of(number)
+            lists = shard_lists(model, users)
+            before = encoded
+            encoded = number, pool.submit(shard_file, users.ids, lists, model.snapshot.items, layout)
+            if before is not None:
+                yield before[0], before[1].result()
+        if encoded is not None:
+            yield encoded[0], encoded[1].result()
