@@ -31,6 +31,7 @@ def main(
         ),
     ] = None,
     cluster: Annotated[bool, typer.Option("--redis-cluster", help="A Redis Cluster on three nodes.")] = False,
+    cut: Annotated[bool, typer.Option("--cut", help="Cut the nodes off the network instead; they run on.")] = False,
     quiet_s: Annotated[float, typer.Option("--quiet", min=0, help="Seconds of load between losses.")] = 8.0,
     off_s: Annotated[float, typer.Option("--off", min=1, help="Seconds that a node is off.")] = 15.0,
     replicas: Annotated[int, typer.Option("--replicas", min=1, help="Replicas of each of the two nodes.")] = 2,
@@ -48,7 +49,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="recollect-drill-") as training:
         print(f"Training on {data}.", flush=True)
         plan = NodesPlan(
-            _trained(Path(training), data), rate, chosen, quiet_s, off_s, replicas, redis=redis, folder=folder
+            _trained(Path(training), data), rate, chosen, cut, quiet_s, off_s, replicas, redis=redis, folder=folder
         )
         report = asyncio.run(NodesDrill(plan, lambda sentence: print(sentence, flush=True)).run())
     print(json.dumps(dataclasses.asdict(report)) if as_json else described(report))
@@ -59,7 +60,7 @@ def described(report: NodesReport) -> str:
     """Return the figures as sentences."""
     lines = []
     for loss in report.losses:
-        parts = [f"{loss.node} lost its power {loss.at_s:.1f} s after the start of the load"]
+        parts = [f"{loss.node} was lost {loss.at_s:.1f} s after the start of the load"]
         if loss.address_s is not None:
             parts.append(f"the address moved within {loss.address_s:.1f} s")
         if loss.lease_s is not None:

@@ -53,6 +53,7 @@ class NodesPlan:
         models: A models directory with an active model.
         rate_rps: Requests per second.
         victims: The nodes that lose their power, in this order.
+        cut: Whether they are cut off the network instead, and run on.
         quiet_s: Seconds of load before each loss, and at the end.
         off_s: Seconds that a node is off.
         replicas: Replicas of each serving node.
@@ -64,6 +65,7 @@ class NodesPlan:
     models: Path
     rate_rps: float = 100.0
     victims: Sequence[str] = (*SERVING, *DATA)
+    cut: bool = False
     quiet_s: float = 8.0
     off_s: float = 15.0
     replicas: int = 2
@@ -153,6 +155,7 @@ class NodesDrill:
         self._shared = Path()
         self._virtual = ""
         self._redis = RedisNodes([])
+        self._cut: set[str] = set()
 
     async def run(self) -> NodesReport:
         """Make the nodes, load them, take their power, and compare the archive with what was acknowledged.
@@ -241,15 +244,20 @@ class NodesDrill:
         change_journal(archive, "rollback")
 
     async def _lose(self, name: str, oracle: Oracle, began_s: float) -> Loss:
-        """Take the power of a node, give it back, and wait until the node is as before."""
+        """Take a node's power, or cut it off, for a while, and wait until it is as before."""
         node = self._nodes[name]
         had_address, lease = self._holder_of_address() == name, self._lease()
         held_lease = lease[1].startswith(f"{name}:")
         killed_s = time.monotonic()
-        node.kill()
+        if self._plan.cut:
+            node.cut()
+            self._cut.add(name)
+        else:
+            node.kill()
         loss = Loss(name, killed_s - began_s)
         held = ["the address"] * had_address + ["the archive's lease"] * held_lease
-        self._notify(f"{name} has lost its power{', and with it ' + ' and '.join(held) if held else ''}.")
+        how = "is cut off" if self._plan.cut else "has lost its power"
+        self._notify(f"{name} {how}{', and with it ' + ' and '.join(held) if held else ''}.")
         watching = [asyncio.sleep(max(0.0, killed_s + self._plan.off_s - time.monotonic()))]
         if had_address:
             watching.append(self._watch_address(loss, killed_s))
@@ -260,6 +268,13 @@ class NodesDrill:
             # The load goes on, and the oracle belongs to this thread.
             findings = oracle.check(await asyncio.to_thread(self._archived))
             loss.on_its_disk = sum(at_s < loss.at_s for at_s in findings.lost)
+        if self._plan.cut:
+            node.heal()
+            self._cut.discard(name)
+            # Both nodes had the address; one of them gives it up.
+            await poll_until(lambda: len(self._holders_of_address()) == 1, _ADDRESS_LIMIT_S, _POLL_S)
+            self._notify(f"{name} is back.")
+            return loss
         node.start()
         if name not in SERVING:
             self._redis.start_on(node)
@@ -279,10 +294,12 @@ class NodesDrill:
             loss.lease_s = time.monotonic() - killed_s
 
     def _holder_of_address(self) -> str | None:
-        for name, serving in self._serving.items():
-            if serving.node.is_on and serving.has(self._virtual):
-                return name
-        return None
+        return next(iter(self._holders_of_address()), None)
+
+    def _holders_of_address(self) -> list[str]:
+        """Return the nodes with the address, those that are cut off left out."""
+        reached = {name: serving for name, serving in self._serving.items() if name not in self._cut}
+        return [name for name, serving in reached.items() if serving.node.is_on and serving.has(self._virtual)]
 
     def _lease(self) -> tuple[int, str]:
         ((epoch, holder),) = query_catalogue(self._shared / "archive", "SELECT epoch, holder FROM lease")
