@@ -2,8 +2,8 @@
 
 The matrix is cut by its rows, the users. The product with it is a task for each part of the users. The product with its
 transpose is a sum over larger parts of the users: a task computes the sum of one such part for one part of the columns,
-the items, and another task adds the sums of a part of the items. So what is exchanged in a step is, for each part of
-the users, a table of the items; and the whole table of the items once, which all tasks of the users read.
+the items, and another task adds the sums of a part of the items. So what is exchanged in a step is, for each part for
+sums, a table of the items; and the whole table of the items once, which all tasks of the users read.
 
 Invariant: parts depend on the size alone (`kernels.row_parts`), and sums over them are added in their order: the bits
 are those of `ThreadedProducts`.
@@ -24,7 +24,7 @@ from service.training.algorithms.kernels.randomised_svd import (
     right_singular_vectors,
     sorted_transpose,
 )
-from service.training.algorithms.kernels.sparse_products import times_table
+from service.training.algorithms.kernels.sparse_products import add_product, times_table
 from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
 from service.training.interactions import Float32, Float64, Progress
 
@@ -55,8 +55,7 @@ class DistributedProducts:
         self._in_sum: Final = row_parts.summed_rows(n) // row_parts.part_rows(n)
         rows = sparse_rows(matrix)
         self._rows: Final = [executor.put(_of_rows(rows, *bounds)) for bounds in self._user_ranges]
-        groups = [(self._rows[first : first + self._in_sum], m) for first in range(0, len(self._rows), self._in_sum)]
-        self._columns: Final = executor.run(_transposed, groups, stage=_PRODUCTS)
+        self._columns: Final = executor.run(_transposed, [(part, m) for part in self._rows], stage=_PRODUCTS)
 
     def close(self) -> None:
         """Free the matrix."""
@@ -81,21 +80,17 @@ class DistributedProducts:
 
     def transpose_times(self, given: PartedTable) -> PartedTable:
         """Multiply by the transpose: sums of each part of the users, which are then added."""
-        sums = self._executor.run(
-            _transpose_product,
-            [
-                (columns, given.parts[self._in_sum * group : self._in_sum * (group + 1)], start, stop)
-                for start, stop in self._item_ranges
-                for group, columns in enumerate(self._columns)
-            ],
-            stage=_PRODUCTS,
-        )
+        summed = [slice(first, first + self._in_sum) for first in range(0, len(self._columns), self._in_sum)]
+        tasks = [
+            (self._columns[parts], given.parts[parts], *bounds) for bounds in self._item_ranges for parts in summed
+        ]
+        sums = self._executor.run(_transpose_product, tasks, stage=_PRODUCTS)
         self.give_up(given)
-        n_sums = len(self._columns)
+        n_sums = len(summed)
         if n_sums == 1:
             return PartedTable(sums)
-        tasks = [(sums[first : first + n_sums],) for first in range(0, len(sums), n_sums)]
-        product = self._executor.run(_added, tasks, stage=_PRODUCTS)
+        of_items = [(sums[first : first + n_sums],) for first in range(0, len(sums), n_sums)]
+        product = self._executor.run(_added, of_items, stage=_PRODUCTS)
         self._executor.release(sums)
         return PartedTable(product)
 
@@ -152,19 +147,18 @@ def _of_rows(rows: SparseRows, start: int, stop: int) -> SparseRows:
     return SparseRows(rows.indptr[start : stop + 1] - first, rows.indices[first:last], rows.values[first:last])
 
 
-def _transposed(parts: list[SparseRows], m: int) -> SparseRows:
-    """Return the transpose of rows that lie in parts, of m columns."""
-    sizes = [part.indices.size for part in parts]
-    offsets = np.concatenate([[0], np.cumsum(sizes)])
-    pointers = [part.indptr[1:] + offset for part, offset in zip(parts, offsets[:-1], strict=True)]
-    indptr = np.concatenate([[0], *pointers])
-    values, indices = (np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "indices"))
-    return sparse_rows(sorted_transpose(csr_array((values, indices, indptr), shape=(indptr.size - 1, m))))
+def _transposed(rows: SparseRows, m: int) -> SparseRows:
+    """Return the transpose of rows of m columns."""
+    shape = (rows.indptr.size - 1, m)
+    return sparse_rows(sorted_transpose(csr_array((rows.values, rows.indices, rows.indptr), shape=shape)))
 
 
-def _transpose_product(columns: SparseRows, table: list[Float32], start: int, stop: int) -> Float32:
-    """Return the rows of items start to stop of the product of a part's transpose with its table."""
-    return times_table(_of_rows(columns, start, stop), _joined(table))
+def _transpose_product(columns: list[SparseRows], tables: list[Float32], start: int, stop: int) -> Float32:
+    """Return the rows of items start to stop of the product of the transpose of some users' parts with their tables."""
+    product = np.zeros((stop - start, tables[0].shape[1]), dtype=np.float32)
+    for part, table in zip(columns, tables, strict=True):
+        add_product(_of_rows(part, start, stop), table, product)
+    return product
 
 
 def _joined(parts: list[Float32]) -> Float32:

@@ -16,14 +16,18 @@ _BLOCK_ROWS = 256
 
 def times_table(rows: SparseRows, table: Float32) -> Float32:
     """Return the product of a sparse matrix (n, m) with a table, float32 (m, k): float32 (n, k)."""
-    n = rows.indptr.size - 1
-    product = np.empty((n, table.shape[1]), dtype=np.float32)
+    product = np.zeros((rows.indptr.size - 1, table.shape[1]), dtype=np.float32)
+    add_product(rows, table, product)
+    return product
+
+
+def add_product(rows: SparseRows, table: Float32, product: Float32) -> None:
+    """Add a product to another one, float32 (n, k), entry by entry, as one pass over the columns of both would."""
 
     def multiply(start: int, stop: int) -> None:
         _multiply(start, stop, rows, table, product)
 
-    threads.run_in_blocks(multiply, n, _BLOCK_ROWS)
-    return product
+    threads.run_in_blocks(multiply, product.shape[0], _BLOCK_ROWS)
 
 
 @compiled
@@ -33,7 +37,6 @@ def _multiply(
     k = table.shape[1]
     for row in range(start, stop):
         own = product[row]
-        own[:] = 0
         for place in range(rows.indptr[row], rows.indptr[row + 1]):
             value = rows.values[place]
             other = table[rows.indices[place]]

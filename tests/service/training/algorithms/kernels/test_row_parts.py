@@ -14,6 +14,7 @@ def test_parts_are_whole_blocks_and_make_up_the_parts_for_sums(n: int) -> None:
     assert summed % part == 0
     assert part == BLOCK_ROWS or n > part * 4
     assert -(-n // part) <= 64
+    assert -(-n // summed) <= (8 if n <= 1 << 23 else 64)
 
 
 def test_few_rows_have_one_sum() -> None:
