@@ -254,7 +254,7 @@ class _Generation:
         users, state = self.source.users, self.model.state
         row = int(users.rows[place])
         times_s = None if row < 0 else self.model.snapshot.user_history(row).times_s
-        if times_s is not None and times_s.size and int(times_s[-1]) > erased_s:
+        if times_s is not None and int(times_s.max(initial=0)) > erased_s:
             return True
         return self._request.live and bool(live_events(state, users.ids[place], self.model.pseudonyms))
 

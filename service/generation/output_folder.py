@@ -124,16 +124,18 @@ class OutputFolder:
             if others:
                 raise UsageError(f"{self.path} holds {others[0]}: name a new or an empty folder.") from None
             return None
-        # The last line of a killed process may be a part of one.
-        entries = [json.loads(line) for line in lines if line.endswith(b"\n")]
-        if not entries or entries[0].get("format") != _FORMAT:
-            raise UsageError(f"{self.path / PROGRESS} is not the beginning of a generation of this version: remove it.")
-        for entry in entries[1:]:
-            shard = FinishedShard(**entry)
-            if is_file(self.path / shard.file, shard):
-                self.finished[shard.shard] = shard
-        begun: dict[str, Any] = entries[0]
-        return begun
+        try:
+            # The last line of a killed process may be a part of one.
+            begun, *entries = (json.loads(line) for line in lines if line.endswith(b"\n"))
+            shards = [FinishedShard(**entry) for entry in entries]
+            is_known = begun["format"] == _FORMAT
+        except (ValueError, TypeError, KeyError):
+            is_known = False
+        if not is_known:
+            raise UsageError(f"{self.path / PROGRESS} is damaged, or of another version: remove it with its folder.")
+        self.finished = {shard.shard: shard for shard in shards if is_file(self.path / shard.file, shard)}
+        found: dict[str, Any] = begun
+        return found
 
     def peek(self) -> dict[str, Any] | None:
         """Return what `begin` wrote into a folder that is not complete, and change nothing; None if it did not."""

@@ -186,6 +186,16 @@ def test_a_folder_has_one_writer_and_one_content(source: ShardSource, tmp_path: 
         generate(tmp_path / "other", source)
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"{}\n", b"[1]\n", b'{"format": 1}\n{"shard": 0}\n', b'{"format": 9}\n', b"\0\n"]
+)
+def test_a_record_of_progress_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
+    """Its owner decides about the folder."""
+    (tmp_path / PROGRESS).write_bytes(content)
+    with OutputFolder.held(tmp_path) as folder, pytest.raises(UsageError, match=r"progress\.jsonl is damaged, or of"):
+        folder.begun()
+
+
 @pytest.fixture
 def damaged(source: ShardSource, tmp_path: Path) -> Callable[..., str]:
     """Return a function that writes another table into a file of a complete folder; returns what is found out."""
