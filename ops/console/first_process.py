@@ -9,7 +9,6 @@ Before the fork only the standard library and the parser of arguments are loaded
 
 import os
 import signal
-from collections.abc import Callable
 from typing import Final, NoReturn
 
 _FORWARDED: Final = frozenset(
@@ -30,17 +29,11 @@ def split_off() -> None:
         _lead_the_terminal()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return
-    watch(child, watched, os._exit)
+    _watch(child, watched)
 
 
-def watch(child: int, watched: frozenset[signal.Signals], leave: Callable[[int], NoReturn]) -> NoReturn:
-    """Reap and pass on signals until the child ends.
-
-    Args:
-        child: The process id of the command.
-        watched: The signals, which are blocked.
-        leave: Ends this process with an exit code.
-    """
+def _watch(child: int, watched: frozenset[signal.Signals]) -> NoReturn:
+    """Reap all processes and pass on signals until the child ends; then end this process with its exit code."""
     while True:
         number = signal.sigwait(watched)
         if number != signal.SIGCHLD:
@@ -57,7 +50,7 @@ def watch(child: int, watched: frozenset[signal.Signals], leave: Callable[[int],
             if ended == child:
                 code = os.waitstatus_to_exitcode(status)
                 # As a shell says it; PID 1 itself cannot end by a signal.
-                leave(code if code >= 0 else 128 - code)
+                os._exit(code if code >= 0 else 128 - code)
 
 
 def _lead_the_terminal() -> None:

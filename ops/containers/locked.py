@@ -1,7 +1,8 @@
-"""Chooses from the hash lock what some extras need, so that an image has nothing else; standard library alone.
+"""Chooses from a hash lock what some extras need, so that an image has nothing else; standard library alone.
 
-Run by its path in the build of an image: `python3 ops/containers/locked.py embedded train >subset.lock`, or
-`python3 ops/containers/locked.py --packages hatchling` for packages instead of extras of the project.
+Run by its path in the build of an image: `python3 ops/containers/locked.py embedded train >subset.lock`;
+`--lock requirements-deep.lock embedded ann` chooses from another lock, and `--packages hatchling` packages instead of
+extras of the project.
 
 The lock says by whom each package is required ("via"), without the markers and extras by which: the choice may hold a
 package more than needed, and never one less.
@@ -19,13 +20,16 @@ _PROJECT = "recollect"
 
 
 def main() -> None:
-    """Print the part of requirements.lock for the project and some extras, or for some packages."""
+    """Print the part of a lock for the project and some extras, or for some packages."""
     words = sys.argv[1:]
+    lock = "requirements.lock"
+    if words[:1] == ["--lock"]:
+        lock, words = words[1], words[2:]
     if words[:1] == ["--packages"]:
         wanted = {_normal(word) for word in words[1:]}
     else:
         wanted = required_names(tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"], words)
-    sys.stdout.write(subset((_ROOT / "requirements.lock").read_text(encoding="utf-8"), wanted))
+    sys.stdout.write(subset((_ROOT / lock).read_text(encoding="utf-8"), wanted))
 
 
 def required_names(project: Mapping[str, Any], extras: Iterable[str]) -> set[str]:
@@ -60,7 +64,8 @@ def subset(lock: str, wanted: Iterable[str]) -> str:
         for entry in re.split(r"\n(?=[A-Za-z0-9])", lock.strip())
         if not entry.startswith("#")
     ]
-    kept = set(wanted) & {name for name, _ in entries}
+    # What is wanted may be in no lock, as PyTorch, and what it requires in this one.
+    kept = set(wanted)
     while added := {name for name, entry in entries if _requirers(entry) & kept} - kept:
         kept |= added
     return "".join(f"{entry}\n" for name, entry in entries if name in kept)

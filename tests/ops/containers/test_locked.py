@@ -96,6 +96,17 @@ def test_requirements_of_requirements_follow() -> None:
     assert locked.subset(SMALL, ["c-d"]) == "c-d==3 \\\n    --hash=sha256:3\n    # via b\n"
 
 
+def test_other_locks_are_cut_in_the_same_way() -> None:
+    """A replica with an index needs faiss alone of the deep lock; what PyTorch requires comes with it."""
+    deep = (ROOT / "requirements-deep.lock").read_text(encoding="utf-8")
+    cluster = (ROOT / "requirements-cluster.lock").read_text(encoding="utf-8")
+    assert names(locked.subset(deep, locked.required_names(PROJECT, ["embedded", "ann"]))) == {"faiss-cpu"}
+    assert not names(locked.subset(deep, locked.required_names(PROJECT, ["embedded", "train"])))
+    assert names(locked.subset(deep, locked.required_names(PROJECT, ["deep", "ann"]))) == names(deep)
+    assert not names(locked.subset(cluster, locked.required_names(PROJECT, ["embedded", "train"])))
+    assert names(locked.subset(cluster, locked.required_names(PROJECT, ["cluster"]))) == names(cluster)
+
+
 def test_it_runs_by_its_path(tmp_path: Path) -> None:
     """As in the build, by a Python without any package; an unknown extra is a sentence."""
     script = str(ROOT / "ops/containers/locked.py")
