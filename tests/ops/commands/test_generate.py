@@ -209,6 +209,23 @@ def test_erased_users_get_no_list(trained: dict[str, Path], recollect: Recollect
     assert (manifest["users"], manifest["users_erased"]) == (2, 1)
 
 
+def test_a_user_who_came_back_after_an_erase_has_a_list(recollect: Recollect, tmp_path: Path) -> None:
+    """The model was trained on what the user did since; the list of erased users is kept for good."""
+    home, data = tmp_path / "home", tmp_path / "ratings.csv"
+    rows = [
+        f"u{user},i{item},{1 + (user * item) % 5},{4_000_000_000 + item}"
+        for user in range(9)
+        for item in range(user, 12)
+    ]
+    data.write_text("\n".join(["user,item,rating,timestamp", *rows]) + "\n")
+    pipeline.train(Config(home=home), data=str(data), algorithm="popularity", activate=True)
+    ModelUserEraser(home / "models", Pseudonymiser()).erase_now({"u5"})
+    pipeline.train(Config(home=home), data=str(data), algorithm="popularity", activate=True)
+    manifest = generated(recollect(home, "generate", "--n", "2", "--json"))
+    assert "u5" in lists_of(manifest["path"])
+    assert manifest["users_erased"] == 0
+
+
 def test_a_generation_of_a_model_that_is_gone_begins_anew(
     trained: dict[str, Path], recollect: Recollect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
