@@ -27,13 +27,12 @@ def chosen_executor(
     if cluster is not None:
         if n_workers:
             raise UsageError("Work is done by --workers of this machine or on a --cluster, not both.")
-        from ops.cluster.machine import parse_address
-        from ops.cluster.members import adopt_cluster_environment
+        from ops.cluster.members import address_here, adopt_cluster_environment
         from service.executors.ray_executor import RayExecutor
 
-        parse_address(cluster)
+        own = address_here(config, cluster)
         adopt_cluster_environment(config)
-        with RayExecutor(cluster, watch) as on_cluster, using(on_cluster):
+        with RayExecutor(cluster, own, watch) as on_cluster, using(on_cluster):
             yield
         return
     if not n_workers:

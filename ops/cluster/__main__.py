@@ -59,9 +59,10 @@ def run(data: str, algorithms: list[str], n_workers: int) -> list[LossFigures]:
     for name in algorithms:
         if name not in registry.DISTRIBUTED:
             raise UsageError(f"{name} is trained in one process; these are not: {', '.join(registry.DISTRIBUTED)}.")
-    folder = Path(tempfile.mkdtemp(prefix="recollect-cluster-"))
+    # Not in /tmp, of which each node has its own: Ray keeps its sockets there, and would find those of the other node.
+    folder = Path(tempfile.mkdtemp(prefix="recollect-cluster-", dir="/var/tmp"))  # private
     try:
-        with network(2, names=["first", "second"], folder=folder) as (first, second):
+        with network(2, names=["first", "second"], folder=folder, private=[Path("/tmp")]) as (first, second):  # noqa: S108
             machines = TwoMachines(first, second, n_workers, _notify)
             with machines.running():
                 return list(drill(machines, works(data, algorithms, n_workers), LOSSES, _notify))

@@ -1,10 +1,12 @@
 """The machines of a cluster, as its head knows them."""
 
+import json
 import os
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from ops.cluster.machine import parse_address
+from ops.cluster.machine import own_address, parse_address
 from ops.cluster.ray_environment import driver_environment
 from ops.cluster.token_file import require_token
 from service.config import Config
@@ -49,6 +51,25 @@ def adopt_cluster_environment(config: Config) -> None:
         os.environ.pop(name, None)
 
 
+def address_here(config: Config, head: str) -> str:
+    """Return the address of this machine in a cluster: that with which it takes part, or that on the way to the head.
+
+    Raises:
+        UsageError: The address of the head is malformed, or there is no way there.
+    """
+    toward = parse_address(head)
+    try:
+        known = json.loads(part_path(config).read_text())
+    except (OSError, ValueError):
+        known = {}
+    return str(known["address"]) if known.get("head") == head else own_address(toward)
+
+
+def part_path(config: Config) -> Path:
+    """Return the file that says of which cluster this machine is a part, while it is one."""
+    return config.cluster_dir / "run" / "part.json"
+
+
 def cluster_nodes(config: Config, address: str) -> list[ClusterNode]:
     """Ask the head for the machines of its cluster; this machine must be one of them.
 
@@ -56,9 +77,9 @@ def cluster_nodes(config: Config, address: str) -> list[ClusterNode]:
         UsageError: The address is malformed, or there is no token.
         RunError: The head does not answer or refuses.
     """
-    parse_address(address)
+    own = address_here(config, address)
     adopt_cluster_environment(config)
-    ray = connected(address)
+    ray = connected(address, own)
     try:
         nodes = [_node(row) for row in ray.nodes()]
     finally:

@@ -10,7 +10,8 @@ _LOST_AFTER_CHECKS: Final = 5
 _CHECK_EVERY_MS: Final = 1000
 _ANSWER_WITHIN_MS: Final = 2000
 _KEEPALIVE_EVERY_MS: Final = 5000
-# Then a machine's processes end, because nothing but a new head could give them work.
+_FIND_WITHIN_S: Final = 15
+# Then a machine's processes and commands end, because nothing but a new head could give them work.
 _HEAD_AWAY_S: Final = 20
 # They would win over the file.
 _NOT_INHERITED: Final = ("RAY_AUTH_TOKEN", "RAY_ADDRESS", "RAY_NAMESPACE", "RAY_RUNTIME_ENV_HOOK")
@@ -28,7 +29,10 @@ def driver_environment(token: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # Of values that were given up, such as after the failure of another task.
         "RAY_IGNORE_UNHANDLED_ERRORS": "1",
-        "RAY_py_gcs_connect_timeout_s": "10",
+        # How long to look for this machine among those of the cluster, and for the head.
+        "RAY_gcs_server_request_timeout_seconds": str(_FIND_WITHIN_S),
+        "RAY_py_gcs_connect_timeout_s": str(_FIND_WITHIN_S),
+        "RAY_gcs_rpc_server_reconnect_timeout_s": str(_HEAD_AWAY_S),
         "RAY_grpc_client_keepalive_time_ms": str(_KEEPALIVE_EVERY_MS),
         "RAY_grpc_client_keepalive_timeout_ms": str(_KEEPALIVE_EVERY_MS),
     }
@@ -51,7 +55,6 @@ def node_environment(environ: Mapping[str, str], token: Path, interface: str) ->
         "RAY_health_check_period_ms": str(_CHECK_EVERY_MS),
         "RAY_health_check_timeout_ms": str(_ANSWER_WITHIN_MS),
         "RAY_health_check_failure_threshold": str(_LOST_AFTER_CHECKS),
-        "RAY_gcs_rpc_server_reconnect_timeout_s": str(_HEAD_AWAY_S),
         "GLOO_SOCKET_IFNAME": interface,
         # A worker has one core.
         "OMP_NUM_THREADS": "1",

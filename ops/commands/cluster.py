@@ -166,6 +166,7 @@ def _take_part(config: Config, options: "NodeOptions", token: Path, head: str, o
         RunError: Ray does not start, or ends by itself.
     """
     from ops.cluster.machine import interface_of
+    from ops.cluster.members import part_path
     from ops.cluster.ray_environment import node_environment
     from ops.cluster.ray_node import running_node
 
@@ -174,7 +175,7 @@ def _take_part(config: Config, options: "NodeOptions", token: Path, head: str, o
     with interruptible(), home.held(config.cluster_dir):
         try:
             with running_node(options, environ, output) as child:
-                (config.cluster_dir / "run" / "head").write_text(head)
+                part_path(config).write_text(json.dumps({"head": head, "address": options.address}))
                 on_ready()
                 while not child.exited():
                     time.sleep(_POLL_EVERY_S)
@@ -185,9 +186,11 @@ def _take_part(config: Config, options: "NodeOptions", token: Path, head: str, o
 
 
 def _own_cluster(config: Config) -> str:
+    from ops.cluster.members import part_path
+
     try:
-        return (config.cluster_dir / "run" / "head").read_text()
-    except OSError:
+        return str(json.loads(part_path(config).read_text())["head"])
+    except (OSError, ValueError):
         raise UsageError("This machine is not a part of a cluster; name one with --cluster.") from None
 
 

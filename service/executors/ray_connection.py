@@ -5,9 +5,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 from service.errors import RunError
@@ -54,8 +54,12 @@ def refuse_other_versions(versions: dict[str, str | None]) -> None:
             )
 
 
-def connected(address: str) -> Any:
+def connected(address: str, own_address: str) -> Any:
     """Connect to a head, and return the module `ray`.
+
+    Args:
+        address: HOST:PORT of the head.
+        own_address: The address of this machine in the cluster; Ray would take any of its processes on this machine.
 
     Raises:
         RunError: Ray is not installed, the head does not answer or refuses, or this machine is not of the cluster.
@@ -74,12 +78,24 @@ def connected(address: str) -> Any:
     _keep_standard_output(ray)
     # Ray replaces what the command does on SIGTERM.
     before = signal.getsignal(signal.SIGTERM)
+    said = ""
     try:
-        with _silent():
-            ray.init(address, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR)
-    except ray.exceptions.AuthenticationError:
-        raise RunError(f"The cluster at {address} has another token than this machine.") from None
+        with _captured_errors() as text:
+            try:
+                ray.init(
+                    address,
+                    _node_ip_address=own_address,
+                    log_to_driver=False,
+                    configure_logging=False,
+                    logging_level=logging.ERROR,
+                )
+            finally:
+                said = text()
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        if "InvalidAuthToken" in f"{said}{error}":
+            raise RunError(
+                f"The cluster at {address} has another token than this machine: copy it from the machine of the head."
+            ) from None
         raise RunError(
             f"This machine is not a part of the cluster at {address}; `recollect cluster join {address}` makes it one. "
             f"Ray says: {_first_line(error)}"
@@ -98,17 +114,26 @@ def _keep_standard_output(ray: Any) -> None:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Drop what Ray's libraries write to standard error, by its descriptor: the command says what failed."""
+def _captured_errors() -> Iterator[Callable[[], str]]:
+    """Keep what Ray's libraries write to standard error, by its descriptor: the command says what failed.
+
+    Yields:
+        A function that returns what they have written.
+    """
     sys.stderr.flush()
     kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+    with tempfile.TemporaryFile() as file:
+
+        def text() -> str:
+            file.seek(0)
+            return file.read().decode(errors="replace")
+
+        try:
+            os.dup2(file.fileno(), 2)
+            yield text
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def fetched(ref: Any) -> Any:
@@ -131,7 +156,18 @@ def fetched(ref: Any) -> Any:
     except ray.exceptions.RayTaskError as error:
         raise RunError(f"A worker failed: {str(error).strip().splitlines()[-1]}") from None
     except ray.exceptions.RayError as error:
-        raise RunError(f"The cluster lost a value: {_first_line(error)}") from None
+        raise RunError(_lost(ray, error)) from None
+
+
+def _lost(ray: Any, error: Exception) -> str:
+    """Return the sentence for an error of Ray itself: most often its head is gone."""
+    head = ray.get_runtime_context().gcs_address
+    host, _, port = head.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return f"The head of the cluster at {head} does not answer any more."
+    return f"The cluster lost a value: {_first_line(error)}"
 
 
 def on_this_machine(ray: Any) -> Any:

@@ -16,7 +16,7 @@ from service.executors.group_run import GroupRun
 from service.executors.ray_connection import connected, fetched, on_this_machine, workers_of
 from service.executors.ray_group import RayCall, run_ray_group
 from service.executors.ray_values import pack, unpack
-from service.executors.ray_worker import Board, Notice, RayRef, do_task
+from service.executors.ray_worker import Board, Ended, Notice, RayRef, do_task
 from service.executors.worker_book import WorkerBook
 from service.training.interactions import Progress, no_progress
 
@@ -46,11 +46,13 @@ class RayExecutor:
 
     Args:
         address: HOST:PORT of the head.
+        own_address: The address of this machine in the cluster.
         watch: Called with each change of a worker.
     """
 
-    def __init__(self, address: str, watch: Watch = no_watch) -> None:
+    def __init__(self, address: str, own_address: str, watch: Watch = no_watch) -> None:
         self._address: Final = address
+        self._own_address: Final = own_address
         self._watch: Final = watch
         self._book: Final = WorkerBook(watch)
         self._numbers = itertools.count(1)
@@ -69,7 +71,7 @@ class RayExecutor:
             RunError: The head does not answer or refuses, this machine is not of the cluster, or another machine runs
                 other code.
         """
-        ray = connected(self._address)
+        ray = connected(self._address, self._own_address)
         try:
             self._n_workers = workers_of(ray)
             if self._watch is not no_watch:
@@ -178,13 +180,13 @@ class RayExecutor:
                 for failed in ready:
                     number = started.pop(failed)
                     try:
-                        why = fetched(failed)
+                        end: Ended = fetched(failed)
                     except RunError:
                         self._book.died(number)
                         raise
-                    if why is not None:
-                        raise why.error()
-                    self._book.done(number)
+                    if end.failed is not None:
+                        raise end.failed.error()
+                    self._book.done(number, end.place)
                     yield number, results.pop(number)
         finally:
             for failed in started:

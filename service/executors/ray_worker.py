@@ -59,6 +59,19 @@ class Notice:
     task: int
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a task ended.
+
+    Attributes:
+        failed: Why it has no result, if so.
+        place: Where it was done.
+    """
+
+    failed: TaskFailed | None
+    place: Place
+
+
 def do_task(
     function: Callable[..., Any],
     args: Packed,
@@ -66,7 +79,7 @@ def do_task(
     notice: Notice | None,
     numbers: Sequence[int],
     *values: Packed,
-) -> tuple[TaskFailed | Packed | None, ...]:
+) -> tuple[Ended | Packed | None, ...]:
     """Call a function in a worker.
 
     Args:
@@ -78,29 +91,30 @@ def do_task(
         values: The values; Ray has brought them to this machine before it starts the task.
 
     Returns:
-        Why the task has no result, if so; and the parts of the result.
+        How the task ended; and the parts of its result.
     """
     nothing = (None,) * n_parts
+    here = Place(socket.gethostname(), os.getpid())
     limit_linear_algebra()
     if notice is not None:
-        _report(notice)
+        _report(notice, here)
     with threads.limit(1):
         result = called(function, unpack(args), value_by_number(numbers, values))
     if isinstance(result, TaskFailed):
-        return result, *nothing
+        return Ended(result, here), *nothing
     try:
         parts = (result,) if n_parts == 1 else result
-        return None, *(pack(part) for _, part in zip(nothing, parts, strict=True))
+        return Ended(None, here), *(pack(part) for _, part in zip(nothing, parts, strict=True))
     except Exception as error:  # noqa: BLE001  # such as a result that cannot be pickled
-        return TaskFailed.of(error), *nothing
+        return Ended(TaskFailed.of(error), here), *nothing
 
 
-def _report(notice: Notice) -> None:
+def _report(notice: Notice, here: Place) -> None:
     """Say where the task runs, without waiting for an answer but to the first report of this process."""
     import ray
 
     # The way to the board is found with the first report. A process that is killed meanwhile would be missed.
-    sent = notice.board.started.remote(notice.run, notice.task, Place(socket.gethostname(), os.getpid()))
+    sent = notice.board.started.remote(notice.run, notice.task, here)
     if not _reported:
         ray.wait([sent], timeout=_REPORT_TIMEOUT_S)
         _reported.append(True)

@@ -50,11 +50,12 @@ class WorkerBook:
         self._places[task] = place
         self._report(place, "working", task)
 
-    def done(self, task: int) -> None:
-        """A task is done."""
+    def done(self, task: int, place: Place) -> None:
+        """A task is done; the message that it had begun there may be late or lost."""
+        if self._places.get(task) != place:
+            self.started(task, place)
         self._done.add(task)
-        place = self._places.pop(task, None)
-        if place is not None:
+        if self._places.pop(task, None) is not None:
             self._report(place, "idle", None)
 
     def died(self, task: int) -> None:

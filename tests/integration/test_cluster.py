@@ -126,7 +126,7 @@ def executor(cluster: Cluster, events: list[WorkerEvent]) -> Iterator[RayExecuto
     before = dict(os.environ)
     adopt_cluster_environment(from_env(cluster.environ))
     try:
-        with RayExecutor(cluster.address, events.append) as made:
+        with RayExecutor(cluster.address, cluster.other.host_address, events.append) as made:
             yield made
     finally:
         os.environ.clear()

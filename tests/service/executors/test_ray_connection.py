@@ -21,4 +21,4 @@ def test_machines_with_other_code_are_refused() -> None:
 def test_a_head_that_does_not_answer_is_named(free_port: Callable[[], int]) -> None:
     address = f"127.0.0.1:{free_port()}"
     with pytest.raises(RunError, match=rf"^No cluster answers at {address} \(.*refused\); start its head with"):
-        connected(address)
+        connected(address, "127.0.0.1")

@@ -16,8 +16,8 @@ def test_a_task_that_begins_elsewhere_had_a_worker_that_died() -> None:
     book.started(0, A)
     book.started(1, B)
     book.started(1, C)
-    book.done(1)
-    book.done(0)
+    book.done(1, C)
+    book.done(0, A)
     book.left()
     assert [said(event) for event in seen] == [
         ("worker-1", "a", "working", 0, 0),
@@ -38,7 +38,7 @@ def test_an_idle_process_is_replaced_by_the_next_one_of_its_machine() -> None:
     book = WorkerBook(seen.append)
     book.begin("fit", 1)
     book.started(0, B)
-    book.done(0)
+    book.done(0, B)
     book.begin("validation", 1)
     book.started(0, C)
     assert [said(event)[:3] for event in seen] == [
@@ -48,12 +48,18 @@ def test_an_idle_process_is_replaced_by_the_next_one_of_its_machine() -> None:
     ]
 
 
-def test_messages_that_are_late_or_missing_change_nothing() -> None:
-    """One about a task that is done already, and none about a task that died."""
+def test_messages_that_are_late_or_lost_hide_no_death() -> None:
+    """A task that is done elsewhere than it began had a worker that died, also if the second beginning is unknown."""
     seen: list[WorkerEvent] = []
     book = WorkerBook(seen.append)
     book.begin("fit", 2)
-    book.done(0)
+    book.started(0, B)
+    book.done(0, A)
     book.started(0, A)
     book.died(1)
-    assert seen == []
+    assert [said(event) for event in seen] == [
+        ("worker-1", "b", "working", 0, 0),
+        ("worker-1", "b", "died", 0, 0),
+        ("worker-1", "a", "working", 0, 0),
+        ("worker-1", "a", "idle", None, 1),
+    ]
