@@ -118,6 +118,10 @@ def test_the_commands_of_kubernetes_run(stand_ins: dict[str, str], tmp_path: Pat
         "kubectl -n recollect port-forward service/recollect 8080:80",
         "curl -H Authorization: Bearer rk_ http://127.0.0.1:8080/recommend/1",
         "python -m ops.kubernetes --rate 300 --image recollect",
+        "kubectl -n recollect logs statefulset/recollect-replica",
+        "kubectl -n recollect exec deployment/recollect-edge -- tail /var/lib/recollect/logs/nginx-0.access.log",
+        "kubectl -n recollect exec recollect-consumer-0 -- recollect audit",
+        "kubectl -n recollect exec recollect-replica-0 -- recollect doctor",
         "kubectl get secret",
     ]
 
