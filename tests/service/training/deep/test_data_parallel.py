@@ -88,32 +88,44 @@ def test_averaged_parameters_learn(by_group: dict[str, Any]) -> None:
     assert losses[1] < others[0]
 
 
-@pytest.mark.parametrize(
-    ("config", "rank", "step", "expected"), [(SMALL, 1, 6, "small"), (AVERAGED, 0, 4, "small averaged")]
-)
 def test_a_group_whose_member_is_killed_ends_with_the_same_bytes(
-    *,
-    executor: LocalExecutor,
-    tmp_path: Path,
-    by_group: dict[str, Any],
-    config: SmallConfig,
-    rank: int,
-    step: int,
-    expected: str,
+    executor: LocalExecutor, tmp_path: Path, by_group: dict[str, Any]
 ) -> None:
     """It goes on from the checkpoint, which the command keeps and removes."""
     fit: Any = DataParallelFit("small", fit_small)
-    kept: list[int] = []
+    n_kept: list[int] = []
+    config = replace(SMALL, killed_rank=1, killed_step=6)
+    with checkpoints_in(tmp_path, 0.0), using(executor):
+        found = fit(
+            *(datasets.read(small_network.DATA), config, np.random.default_rng(3)),
+            lambda *_: n_kept.append(len(list(tmp_path.iterdir()))),
+        )
+    assert found == (*by_group["small"][:2], 1)
+    assert max(n_kept) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_command_goes_on_after_it_was_killed(
+    executor: LocalExecutor, tmp_path: Path, by_group: dict[str, Any]
+) -> None:
+    """A group whose command dies in its second epoch ends with it; the next command's group has the checkpoint."""
+    fit: Any = DataParallelFit("small", fit_small)
+    seen: list[int] = []
 
     def progress(stage: str, done: int, total: int) -> None:
-        kept.append(len(list(tmp_path.iterdir())))
+        seen.append(done)
+        if seen == [0, 1]:
+            raise KeyboardInterrupt
 
-    config = replace(config, killed_rank=rank, killed_step=step)
-    with checkpoints_in(tmp_path, 0.0), using(executor):
-        found = fit(datasets.read(small_network.DATA), config, np.random.default_rng(3), progress)
-    assert found == (*by_group[expected][:2], 1)
-    assert max(kept) == 1
-    assert list(tmp_path.iterdir()) == []
+    def fitted() -> Any:
+        with checkpoints_in(tmp_path, 0.0), using(executor):
+            return fit(datasets.read(small_network.DATA), AVERAGED, np.random.default_rng(3), progress)
+
+    with pytest.raises(KeyboardInterrupt):
+        fitted()
+    assert len(list(tmp_path.iterdir())) == 1
+    assert fitted() == by_group["small averaged"]
+    assert seen == [0, 1, 1, 2, 3]
 
 
 def test_a_group_of_one_learns_what_one_process_learns() -> None:
