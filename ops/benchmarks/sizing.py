@@ -12,6 +12,9 @@ from typing import Final
 _GIGA: Final = 1e9
 _HOUR_S: Final = 3600.0
 _BITS: Final = 8
+# Columns of the randomised SVD beyond the factors, and its parts of so many users.
+_OVERSAMPLED: Final = 16
+_SVD_PARTS: Final = 64
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class UnitCosts:
         ials_solve_us: A worker, of an interaction in a half epoch, with 64 factors and 20 interactions a user.
         ials_row_us: The command, of a row of the fixed table: Gramian and rotation, with 64 factors.
         svd_visit_us: A worker, of a rating in an epoch, with 64 factors and 20 ratings a user.
+        product_ns: A worker, of an interaction and a column in a product of `pure_svd`.
+        gramian_us: A worker, of a row of 80 columns: Gramian and rotation in `pure_svd`.
         list_ns: A worker, of a user and an item: product, selection and exact scores, with 64 factors.
         user_us: A worker, of a user: order, and a row group of a file.
         list_bytes: The file, of a user with a list of 100.
@@ -36,6 +41,8 @@ class UnitCosts:
     ials_solve_us: float = 0.27
     ials_row_us: float = 0.16
     svd_visit_us: float = 0.095
+    product_ns: float = 0.55
+    gramian_us: float = 0.57
     list_ns: float = 2.4
     user_us: float = 35.0
     list_bytes: float = 1063.0
@@ -109,6 +116,7 @@ class Need:
         threads_s: Seconds of a core in the command that its threads divide.
         to_each_bytes: From the command's machine to each machine.
         moved_bytes: Through the command's link in all, however many machines there are.
+        between_bytes: From worker to worker, over the links of all machines.
         command_bytes: Memory of the command's machine.
         worker_bytes: Memory of every machine.
         most_workers: More are of no use.
@@ -122,14 +130,19 @@ class Need:
     moved_bytes: float
     command_bytes: float
     worker_bytes: float
+    between_bytes: float = 0.0
     most_workers: float = float("inf")
+
+    def sent_bytes(self, n_machines: int) -> float:
+        """Return what passes the command's link; on one machine nothing does."""
+        return (n_machines - 1) * self.to_each_bytes + self.moved_bytes * (1 - 1 / n_machines)
 
     def hours(self, n_machines: int, machines: Machines) -> float:
         """Return how long it takes; what is computed and what is sent do not overlap, which is the worst case."""
         workers = min(n_machines * machines.n_cores, self.most_workers)
         link_bytes_s = machines.network_gbit_s * _GIGA / _BITS
-        # On one machine nothing passes the link.
-        sent = (n_machines - 1) * self.to_each_bytes + self.moved_bytes * (1 - 1 / n_machines)
+        between = self.between_bytes * (1 - 1 / n_machines) / n_machines
+        sent = self.sent_bytes(n_machines) + between
         computed_s = self.worker_s / workers + self.command_s + self.threads_s / machines.n_cores
         return (computed_s + sent / link_bytes_s) / _HOUR_S
 
@@ -169,12 +182,34 @@ def svd(size: DataSize, costs: UnitCosts) -> Need:
         + size.svd_epochs * size.svd_groups**2 * costs.task_ms / 1e3,
         threads_s=0.0,
         to_each_bytes=0.0,
-        # The tables come and go in each epoch. Factors of items go from machine to machine; that all of them pass one
-        # link is the worst case.
-        moved_bytes=12 * size.n_interactions + size.svd_epochs * (2 * tables + moving),
+        # The tables come and go in each epoch, and the factors of items go from machine to machine.
+        moved_bytes=12 * size.n_interactions + size.svd_epochs * 2 * tables,
+        between_bytes=size.svd_epochs * moving,
         command_bytes=size.n_interactions * costs.interaction_bytes + tables,
         worker_bytes=2 * tables / size.svd_groups,
         most_workers=size.svd_groups,
+    )
+
+
+def pure_svd(size: DataSize, costs: UnitCosts) -> Need:
+    """Return what a training of `pure_svd` needs: four products with the matrix, and four with its transpose."""
+    columns = size.n_factors + _OVERSAMPLED
+    item_columns_bytes = 4.0 * columns * size.n_items
+    tables = size.user_table_bytes + size.item_table_bytes
+    n_rows = size.n_users + size.n_items
+    n_tasks = 8 * _SVD_PARTS * (1 + size.n_users / (_SVD_PARTS * 1e6))
+    return Need(
+        name="train pure_svd",
+        worker_s=8 * size.n_interactions * columns * costs.product_ns / 1e9 + 4 * n_rows * costs.gramian_us / 1e6,
+        command_s=size.n_interactions * costs.read_us / 1e6 + n_tasks * costs.task_ms / 1e3,
+        threads_s=0.0,
+        to_each_bytes=4 * item_columns_bytes,
+        moved_bytes=8 * size.n_interactions + 8 * size.n_users + tables,
+        command_bytes=size.n_interactions * costs.interaction_bytes + tables,
+        # The parts and tables of the users are where they were made: of two machines, half of them each.
+        worker_bytes=item_columns_bytes + (8 * size.n_interactions + 4.0 * columns * size.n_users) / 2,
+        # The sums of the items over the parts of the users.
+        between_bytes=4 * item_columns_bytes * _SVD_PARTS,
     )
 
 
@@ -194,7 +229,7 @@ def lists(size: DataSize, costs: UnitCosts) -> Need:
     )
 
 
-WORKS: Final[tuple[Callable[[DataSize, UnitCosts], Need], ...]] = (ials, svd, lists)
+WORKS: Final[tuple[Callable[[DataSize, UnitCosts], Need], ...]] = (ials, svd, pure_svd, lists)
 
 HEADING: Final = ("work", "machines", "hours", "euros", "GB through the command", "GB at the command", "GB elsewhere")
 
@@ -204,17 +239,16 @@ def rows(size: DataSize, costs: UnitCosts, machines: Machines, counts: tuple[int
     found = []
     for work in WORKS:
         need = work(size, costs)
-        for n in counts:
-            sent = (n - 1) * need.to_each_bytes + need.moved_bytes * (1 - 1 / n)
-            found.append(
-                [
-                    need.name,
-                    str(n),
-                    f"{need.hours(n, machines):.1f}",
-                    f"{need.euros(n, machines):,.0f}",
-                    f"{sent / _GIGA:,.0f}",
-                    f"{need.command_bytes / _GIGA:,.0f}",
-                    f"{need.worker_bytes / _GIGA:,.0f}",
-                ]
-            )
+        found += [
+            [
+                need.name,
+                str(n),
+                f"{need.hours(n, machines):.1f}",
+                f"{need.euros(n, machines):,.0f}",
+                f"{need.sent_bytes(n) / _GIGA:,.0f}",
+                f"{need.command_bytes / _GIGA:,.0f}",
+                f"{need.worker_bytes / _GIGA:,.0f}",
+            ]
+            for n in counts
+        ]
     return found

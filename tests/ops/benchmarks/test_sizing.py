@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.benchmarks.sizing import HEADING, DataSize, Machines, Need, UnitCosts, ials, lists, rows, svd
+from ops.benchmarks.sizing import HEADING, DataSize, Machines, Need, UnitCosts, ials, lists, pure_svd, rows, svd
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "cluster.md"
 
@@ -27,6 +27,9 @@ def test_hours_are_those_of_the_unit_costs() -> None:
     assert need.command_s + need.threads_s == pytest.approx(13.7, rel=0.2)
     generated = lists(size, UnitCosts())
     assert generated.worker_s / size.n_users == pytest.approx(270e-6, rel=0.1)
+    small = pure_svd(DataSize(250_000, 50_000, 20.0), UnitCosts())
+    assert small.worker_s == pytest.approx(3.3, rel=0.3)  # as measured
+    assert small.command_s == pytest.approx(2.9, rel=0.3)
     assert svd(size, UnitCosts()).worker_s == pytest.approx(20 * 20e6 * 0.095e-6)
 
 
@@ -40,5 +43,7 @@ def test_only_what_workers_do_is_divided() -> None:
     bound = Need("x", 3600.0, 0.0, 0.0, 3600e9, 0.0, 0.0, 0.0)
     assert bound.hours(1, machines) == 1.0
     assert bound.hours(2, machines) == pytest.approx(1.5)
+    shared = Need("x", 3600.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, between_bytes=3600e9)
+    assert shared.hours(2, machines) == pytest.approx(0.75)
     few = Need("x", 3600.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, most_workers=4)
     assert few.hours(100, machines) == 0.25
