@@ -72,7 +72,7 @@ def described(report: NodesReport) -> str:
     failed = ", ".join(f"{count} by {cause}" for cause, count in sorted(report.failed.items())) or "none"
     lines.append(
         f"Requests: {report.requests}; with one retry failed: {failed}{spans}; retried: {report.retried};"
-        f" slowest: {report.slowest_s:.2f} s."
+        f" slowest: {report.slowest_s:.2f} s; 99 % of them left at most {report.late_p99_ms:g} ms late."
     )
     lines.append(
         f"Acknowledged events and lists: {report.acknowledged}; lost: {report.lost}; twice in the archive:"

@@ -115,6 +115,7 @@ class NodesReport:
         failed_at_s: When these were sent, on the clock of the load.
         retried: Requests that needed the retry.
         slowest_s: The longest time until an answer, from the intended send time.
+        late_p99_ms: How late requests left, 99 % of them at most: above some 100 ms this machine was too busy to judge.
         acknowledged: Events and lists that were acknowledged.
         lost: Those that the archive does not have in the end.
         duplicated: Those that it has twice.
@@ -127,6 +128,7 @@ class NodesReport:
     failed_at_s: list[float] = field(default_factory=list)
     retried: int = 0
     slowest_s: float = 0.0
+    late_p99_ms: float = 0.0
     acknowledged: int = 0
     lost: int = 0
     duplicated: int = 0
@@ -176,6 +178,7 @@ class NodesDrill:
                     await asyncio.sleep(self._plan.quiet_s)
                     report.losses.append(await self._lose(victim, oracle, began_s))
                 await asyncio.sleep(self._plan.quiet_s)
+            report.late_p99_ms = round((load.lag.percentile_s(0.99) or 0.0) * 1e3, 1)
             for loss in report.losses:
                 loss.measure(load.samples, self._plan.off_s)
             for sample in load.samples:
