@@ -28,7 +28,10 @@ def main(
     overlay: Annotated[str, typer.Option("--overlay", help="The overlay whose pods run.")] = "one-node",
     image: Annotated[
         str | None,
-        typer.Option("--image", help="An image of `make image`; without it this machine's programs run."),
+        typer.Option("--image", help="The image `recollect` of `make image`; without it this machine's programs run."),
+    ] = None,
+    training_image: Annotated[
+        str | None, typer.Option("--training-image", help="The image `recollect-training`, in the same way.")
     ] = None,
 ) -> None:
     """Run the pods of the manifests on nodes of this machine under load: they drain, are killed, and move (root)."""
@@ -38,7 +41,8 @@ def main(
         folder.chmod(0o755)
         try:
             with ExitStack() as stack:
-                result = run(folder, images_for(image, folder, stack), overlay, rate)
+                named = {"recollect": image, "recollect-training": training_image}
+                result = run(folder, images_for(named, folder, stack), overlay, rate)
         except RecollectError as error:
             sys.stderr.write(f"recollect: {error}\n")
             raise typer.Exit(1) from None
@@ -46,16 +50,17 @@ def main(
     raise typer.Exit(0 if result.is_kept else 1)
 
 
-def images_for(name: str | None, folder: Path, stack: ExitStack) -> dict[str | None, RootImage]:
-    """Return what containers run: the named image, and this machine's programs for Redis or for all.
+def images_for(named: Mapping[str, str | None], folder: Path, stack: ExitStack) -> dict[str | None, RootImage]:
+    """Return what containers run: the named images, and this machine's programs for those without a name.
 
     Raises:
         RunError: There is no such image.
     """
     images: dict[str | None, RootImage] = {None: image_of_this_machine(folder)}
-    if name is not None:
-        made = stack.enter_context(unpacked(name))
-        images["recollect"] = RootImage(made.root, made.entrypoint, environ=made.environ)
+    for image, name in named.items():
+        if name is not None:
+            made = stack.enter_context(unpacked(name))
+            images[image] = RootImage(made.root, made.entrypoint, environ=made.environ)
     return images
 
 

@@ -48,7 +48,7 @@ def stand_ins(tmp_path: Path) -> dict[str, str]:
         "recollect": recollect,
         # The unit's installation goes into a folder.
         "sh": f'#!/bin/sh\ncase "$1" in *install.sh) set -- "$@" "{tmp_path}/root" ;; esac\nexec /bin/sh "$@"\n',
-        **dict.fromkeys(("apt-get", "systemctl", "aws", "curl", "python"), f"#!/bin/sh\n{record}"),
+        **dict.fromkeys(("apt-get", "systemctl", "aws", "curl", "make", "python"), f"#!/bin/sh\n{record}"),
     }
     for name, text in scripts.items():
         (programs / name).write_text(text)
@@ -111,13 +111,15 @@ def test_the_commands_of_kubernetes_run(stand_ins: dict[str, str], tmp_path: Pat
     (key,) = KeyFile(tmp_path / "changed").read() or []
     assert key.note == "a shop"
     assert without_values(calls) == [
+        "make image TAG=recollect EXTRAS=embedded",
+        "make image TAG=recollect-training EXTRAS=embedded train query",
         "kubectl apply -f",
         "kubectl apply -k",
         "kubectl -n recollect rollout status statefulset/recollect-replica",
         "kubectl -n recollect create job first-training --from=cronjob/recollect-training",
         "kubectl -n recollect port-forward service/recollect 8080:80",
         "curl -H Authorization: Bearer rk_ http://127.0.0.1:8080/recommend/1",
-        "python -m ops.kubernetes --rate 300 --image recollect",
+        "python -m ops.kubernetes --rate 300 --image recollect --training-image recollect-training",
         "kubectl -n recollect logs statefulset/recollect-replica",
         "kubectl -n recollect exec deployment/recollect-edge -- tail /var/lib/recollect/logs/nginx-0.access.log",
         "kubectl -n recollect exec recollect-consumer-0 -- recollect audit",
@@ -140,6 +142,8 @@ def test_the_kustomization_of_the_page_is_one(tmp_path: Path) -> None:
     for name in ("StatefulSet/recollect-replica", "Deployment/recollect-edge"):
         pod = rendered.named(*name.split("/"))["spec"]["template"]["spec"]
         assert pod["containers"][0]["image"] == "registry.example.com/recollect:0.4.0"
+        consumer = rendered.named("StatefulSet", "recollect-consumer")["spec"]["template"]["spec"]
+        assert consumer["containers"][0]["image"] == "registry.example.com/recollect-training:0.4.0"
         assert {"configMapRef": {"name": settings["metadata"]["name"]}} in pod["containers"][0]["envFrom"]
     edge = rendered.named("Deployment", "recollect-edge")["spec"]["template"]["spec"]["containers"][0]
     assert "RECOLLECT_TLS_CERT" in {one["name"] for one in edge["env"]}
