@@ -185,7 +185,8 @@ def test_the_services_of_the_compose_file_run(image: Image, tmp_path: Path, wait
             nodes = dict(zip(names, stack.enter_context(network(len(names), names=names)), strict=True))
 
             def start(name: str) -> Pod:
-                pod = project.start(name, nodes[name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                with (folder / f"{name}.out").open("ab") as output:
+                    pod = project.start(name, nodes[name], stdout=output, stderr=subprocess.STDOUT)
                 return stack.enter_context(pod)
 
             def tool(*arguments: str) -> str:
@@ -196,6 +197,7 @@ def test_the_services_of_the_compose_file_run(image: Image, tmp_path: Path, wait
                 return printed.decode()
 
             def is_healthy(name: str) -> bool:
+                assert pods[name].process.poll() is None, (name, (folder / f"{name}.out").read_text())
                 with contextlib.suppress(RunError):  # it has not begun yet
                     return pods[name].execute(project.health_check(name)).returncode == 0
                 return False
@@ -209,13 +211,13 @@ def test_the_services_of_the_compose_file_run(image: Image, tmp_path: Path, wait
                     return answer.status, answer.read()
 
             pods = {"redis": start("redis")}
-            wait_until(lambda: is_healthy("redis"), timeout_s=30, what="Redis")
+            wait_until(lambda: is_healthy("redis"), timeout_s=120, what="Redis")
             tool("train", "--data", DATA, "--algorithm", "popularity")
             (key,) = re.findall(r"\brk_\S+", tool("keys", "create", "--scope", "recommend,events"))
             for name in ("replica-0", "replica-1", "replica-2", "consumer", "edge"):
                 pods[name] = start(name)
-            wait_until(lambda: all(map(is_healthy, pods)), timeout_s=60, what="all services to be healthy")
-            wait_until(lambda: ask("GET", "/readyz")[0] == 200, timeout_s=30, what="the edge to be ready")
+            wait_until(lambda: all(map(is_healthy, pods)), timeout_s=180, what="all services to be healthy")
+            wait_until(lambda: ask("GET", "/readyz")[0] == 200, timeout_s=120, what="the edge to be ready")
             assert ask("GET", "/v1/recommendations/1?n=5")[0] == 401
             assert ask("GET", "/v1/recommendations/1?n=5", key=key)[0] == 200
             event = {"type": "rating", "user_id": "1", "item_id": "2", "value": 4}
@@ -225,7 +227,7 @@ def test_the_services_of_the_compose_file_run(image: Image, tmp_path: Path, wait
                 assert ask("POST", "/v1/events", {"events": [event]}, key)[0] == 202, number
                 assert ask("GET", "/v1/recommendations/1?n=5", key=key)[0] == 200, number
             pods["replica-0"] = start("replica-0")
-            wait_until(lambda: is_healthy("replica-0"), timeout_s=60, what="the replica to be back")
+            wait_until(lambda: is_healthy("replica-0"), timeout_s=120, what="the replica to be back")
             for name in ("edge", "replica-0", "replica-1", "replica-2", "consumer"):
                 pods[name].terminate()
                 assert pods[name].wait(30) == 0, name
