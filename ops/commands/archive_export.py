@@ -8,6 +8,7 @@ another one only with `--force`.
 import csv
 import json
 import os
+import secrets
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -123,7 +124,7 @@ def _is_selected(line: bytes, period: Period, of_class: str | None) -> bool:
 def _write_file(
     path: Path, lines: Iterator[bytes], form: ExportFormat, of_class: str | None, *, letters: bool, force: bool
 ) -> int:
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(8)}.unfinished")
     try:
         if form == "parquet":
             count = write_lines(unfinished, lines, LETTER_FIELDS if letters else FIELDS)

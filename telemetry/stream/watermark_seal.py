@@ -10,6 +10,7 @@ HMAC-SHA-256 (RFC 2104), cut to 128 bits as its section 5 allows, over the produ
 import hashlib
 import hmac
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -109,10 +110,10 @@ def load_or_create_key(archive: Path) -> bytes:
 
 
 def _create(path: Path) -> None:
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    # Not by the process: in containers that share an archive, every process may be number 1.
+    staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        staged.unlink(missing_ok=True)
         descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.write(descriptor, os.urandom(_KEY_BYTES))

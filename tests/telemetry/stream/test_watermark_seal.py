@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,15 @@ def test_the_key_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) 
     assert len(load_or_create_key(path.parent)) == 32
     assert path.stat().st_mode & 0o777 == 0o600
     assert [made.name for made in path.parent.iterdir()] == ["watermark.key"]
+
+
+def test_processes_of_one_number_create_one_key(tmp_path: Path) -> None:
+    """In containers that share an archive, every process is number 1, as all threads of this one have its number."""
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(50):
+            keys = list(pool.map(lambda _: load_or_create_key(tmp_path / str(number)), range(8)))  # noqa: B023
+            assert len(set(keys)) == 1
+            assert [path.name for path in (tmp_path / str(number)).iterdir()] == [KEY_FILE]
 
 
 def test_a_key_that_other_users_may_read_is_refused(tmp_path: Path) -> None:
