@@ -19,6 +19,7 @@ BASE ?=
 EXTRAS ?=
 TAG ?=
 BUILDER ?=
+TRAINING_EXTRAS ?=
 
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
   --no-header --only-binary :all: --upgrade
@@ -74,9 +75,9 @@ $(NODE)/.ready: $(READY) tests/node/package.json tests/node/package-lock.json
 	@cd $(NODE) && npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
-image: ## Build the container image with docker, podman or buildah (BASE=NAME EXTRAS="embedded train" TAG=recollect)
+image: ## Build the container images with docker, podman or buildah (BASE=NAME EXTRAS="embedded ann" TAG=recollect)
 	@$(PYTHON) -m ops.containers.build_image $(if $(TAG),--tag '$(TAG)') $(if $(BASE),--base '$(BASE)') \
-	  $(if $(EXTRAS),--extras '$(EXTRAS)') $(if $(BUILDER),--builder '$(BUILDER)')
+	  $(if $(EXTRAS),--extras '$(EXTRAS)') $(if $(TRAINING_EXTRAS),--training-extras '$(TRAINING_EXTRAS)') $(if $(BUILDER),--builder '$(BUILDER)')
 
 up: setup ## Start everything on this machine (DATA=PATH REPLICAS=3 PORT=8080)
 	@exec $(BIN)/recollect up $(if $(DATA),--data '$(DATA)') $(if $(REPLICAS),--replicas $(REPLICAS)) $(if $(PORT),--port $(PORT))

@@ -130,11 +130,11 @@ class ModelConfig:
         "The least and the largest rating, such as `1:5`; training clips ratings outside, and such events are marked.",
     ] = None
 
-    initial: Annotated[
+    initial_dir: Annotated[
         Path | None,
-        {"env": "RECOLLECT_INITIAL_MODEL", "unit": "path"},
-        "The folder of a published version, such as `models/VERSION` elsewhere, which `up` serves as long as it "
-        "has no model of its own and is given no other data.",
+        {"env": "RECOLLECT_INITIAL_MODELS", "unit": "path"},
+        "A model store, `models/` of another installation, whose active version `up` serves as long as it has no "
+        "model of its own and is given no other data.",
     ] = None
 
     @property

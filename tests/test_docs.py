@@ -321,7 +321,7 @@ def check_command(words: list[str]) -> None:
         check_options(programs()["recollect"], rest, words)
     elif program == "make":
         targets = set(re.findall(r"^([a-z]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
-        variables = set(re.findall(r"^([A-Z]+) \?=", text_of(ROOT / "Makefile"), re.MULTILINE))
+        variables = set(re.findall(r"^([A-Z_]+) \?=", text_of(ROOT / "Makefile"), re.MULTILINE))
         assert {word for word in rest if "=" not in word} <= targets, words
         assert {word.partition("=")[0] for word in rest if "=" in word} <= variables, words
     elif Path(program).name.startswith("python") and rest[:1] == ["-m"]:

@@ -200,16 +200,16 @@ def _begins_with_initial_model(config: Config, data: DataRequest | None, algorit
     from service.models import initial_model, versions
     from service.training.data import datasets
 
-    folder = config.models.initial
-    if folder is None or versions.published(config.models_dir):
+    initial_dir = config.models.initial_dir
+    if initial_dir is None or versions.published(config.models_dir):
         return False
     fingerprint = None if data is None else datasets.fingerprint(data)
     try:
-        if not initial_model.is_of(folder, fingerprint, algorithm):
+        if not initial_model.is_of(initial_dir, fingerprint, algorithm):
             return False
-        version = initial_model.publish(config.models_dir, folder, config.pseudonymiser())
+        version = initial_model.publish(config.models_dir, initial_dir, config.pseudonymiser())
     except ModelError as error:
-        raise UsageError(f"RECOLLECT_INITIAL_MODEL: {error}") from error
+        raise UsageError(f"RECOLLECT_INITIAL_MODELS: {error}") from error
     except OSError as error:
         raise RunError(f"The model cannot be published in {config.models_dir}: {error.strerror or error}.") from error
     if version is None:

@@ -1,4 +1,4 @@
-"""Builds the image with docker, podman or buildah, with pip's settings of this machine; standard library alone.
+"""Builds the images with docker, podman or buildah, with pip's settings of this machine; standard library alone.
 
 `make image` runs it: `python3 -m ops.containers.build_image`. No setting of pip gets into a layer: the build reads them
 from secrets, and folders of this machine that they name are mounted.
@@ -22,6 +22,7 @@ from ops.containers import base_image
 ROOT: Final = Path(__file__).resolve().parents[2]
 DOCKERFILE: Final = "ops/deploy/image/Dockerfile"
 BUILDERS: Final = ("docker", "podman", "buildah")
+TRAINING: Final = "training"
 DEBOOTSTRAP: Final = "debootstrap"
 BASE_NAME: Final = "localhost/recollect-base"
 # Settings that decide nothing in the build. A constraint could only contradict the lock.
@@ -35,21 +36,32 @@ class Build(NamedTuple):
         tag: The image's name.
         base: The base image, or None for that of the Dockerfile.
         extras: Extras of the project, separated by spaces; None for those of the Dockerfile.
+        training_extras: The same of the extras that only an image that trains has.
+        target: The stage of the Dockerfile; None for the image that serves.
     """
 
     tag: str = "recollect"
     base: str | None = None
     extras: str | None = None
+    training_extras: str | None = None
+    target: str | None = None
+
+    def of_training(self) -> "Build":
+        """Return the image that can train, too."""
+        return self._replace(tag=f"{self.tag}-{TRAINING}", target=TRAINING)
 
 
 def main() -> int:
-    """Build the image that the command line asks for."""
-    parser = argparse.ArgumentParser(prog="make image", description="Build the image of Recollect.")
-    parser.add_argument("--tag", default=Build().tag, help="the image's name")
+    """Build both images, as the command line asks for."""
+    parser = argparse.ArgumentParser(prog="make image", description="Build the images of Recollect.")
+    parser.add_argument(
+        "--tag", default=Build().tag, help=f"the name of the image that serves; the other has -{TRAINING} behind it"
+    )
     parser.add_argument(
         "--base", help=f"the base image; {DEBOOTSTRAP} makes one (root, debootstrap and buildah); or a name"
     )
-    parser.add_argument("--extras", help='extras of the project, such as "embedded train deep ann"')
+    parser.add_argument("--extras", help='extras of the project in both images, such as "embedded ann"')
+    parser.add_argument("--training-extras", help='extras of the image that trains besides, such as "train deep"')
     parser.add_argument("--builder", choices=BUILDERS, help="the program to build with; else the first of them")
     given = parser.parse_args()
     builder = given.builder or next((name for name in BUILDERS if shutil.which(name)), None)
@@ -59,7 +71,9 @@ def main() -> int:
     if base == DEBOOTSTRAP:
         builder = "buildah"
         base = own_base()
-    return build(builder, Build(given.tag, base, given.extras))
+    serving = Build(given.tag, base, given.extras, given.training_extras)
+    # The first has made all stages of the second but its last.
+    return build(builder, serving) or build(builder, serving.of_training())
 
 
 def own_base() -> str:
@@ -95,7 +109,9 @@ def argv(builder: str, wanted: Build, secrets: Mapping[str, Path], folders: Sequ
         folders: Folders that the build must see at the same place.
     """
     words = [builder, "build", "--file", DOCKERFILE, "--tag", wanted.tag]
-    for name, value in (("BASE", wanted.base), ("EXTRAS", wanted.extras)):
+    words += ["--target", wanted.target] if wanted.target is not None else []
+    given = {"BASE": wanted.base, "EXTRAS": wanted.extras, "TRAINING_EXTRAS": wanted.training_extras}
+    for name, value in given.items():
         words += ["--build-arg", f"{name}={value}"] if value is not None else []
     words += ["--label", f"org.opencontainers.image.version={_version()}"]
     for name, path in secrets.items():
@@ -103,6 +119,9 @@ def argv(builder: str, wanted: Build, secrets: Mapping[str, Path], folders: Sequ
     if builder != "docker":
         # Images of the other format have no health check.
         words += ["--format", "docker"]
+        if builder == "buildah":
+            # Otherwise it keeps no stage for the next build.
+            words.append("--layers")
         for folder in folders:
             words += ["--volume", f"{folder}:{folder}:ro"]
         if shutil.which("crun") is None and shutil.which("runc") is None:

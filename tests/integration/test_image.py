@@ -20,25 +20,29 @@ from ops.containers.pod import Pod
 from ops.nodes.network import network
 from service.errors import RunError
 from tests.integration.installation import DATA
-from tests.support.built_image import built_image, require_images
+from tests.support.built_image import BuiltImages, built_images, require_images
 from tests.support.composed import Composed
 
 # The first test waits for the build.
 pytestmark = pytest.mark.timeout(600)
 
 HOME = "/var/lib/recollect"
-# What it may take on a disk; docs/containers.md has what is transferred.
-DISK_LIMIT_BYTES = 670e6
-SERVING_LIMIT_BYTES = 370e6
-TRAINING = ("llvmlite", "numba", "pyarrow", "optuna", "sqlalchemy", "alembic")
+# What they may take on a disk; docs/containers.md has what is transferred.
+LIMIT_BYTES = 400e6
+TRAINING_LIMIT_BYTES = 740e6
 DRAIN_S = 8.0
 
 
 @pytest.fixture(scope="module")
-def image() -> Iterator[Image]:
+def images() -> Iterator[BuiltImages]:
     require_images()
-    with built_image() as built:
+    with built_images() as built:
         yield built
+
+
+@pytest.fixture
+def image(images: BuiltImages) -> Image:
+    return images.serving
 
 
 @pytest.fixture
@@ -88,27 +92,29 @@ def test_its_settings(image: Image) -> None:
     assert all(path.startswith(f"{image.root}{HOME}") for path in owned.stdout.splitlines())
 
 
-def test_its_size(image: Image) -> None:
-    """With training, and of what a replica needs alone."""
-    site = next((image.root / "opt/recollect/lib").glob("python3*/site-packages"))
-    total = slim.size_bytes(image.root)
-    training = sum(slim.size_bytes(site / name) for name in TRAINING)
-    assert total < DISK_LIMIT_BYTES, total
-    assert total - training < SERVING_LIMIT_BYTES, total - training
-    assert not list(slim.unneeded(site))
+def test_their_sizes(images: BuiltImages) -> None:
+    """Of what serves alone, and with training."""
+    for image, limit_bytes in zip(images, (LIMIT_BYTES, TRAINING_LIMIT_BYTES), strict=True):
+        assert slim.size_bytes(image.root) < limit_bytes
+        site = next((image.root / "opt/recollect/lib").glob("python3*/site-packages"))
+        assert not list(slim.unneeded(site))
 
 
 def test_the_first_request_is_answered(image: Image, home: Path, free_port: Callable[[], int]) -> None:
-    """As `make up` on a laptop: it trains, starts all parts and answers; TERM stops all in order."""
+    """As `make up` on a laptop: it has a model, starts all parts and answers; TERM stops all in order."""
     port = free_port()
-    with started(image, ["up", "--data", DATA, "--port", str(port)], home) as pod:
+    with started(image, ["up", "--port", str(port)], home) as pod:
         printed = "".join(lines_until(pod, "stop:"))
+        assert "which came with this installation" in printed
         assert f"State in {HOME}, logs in {HOME}/logs." in printed
         assert "Running as root" not in printed
         (path,) = re.findall(r"curl http://127\.0\.0\.1:\d+(/\S+)", printed)
         status, body = get(port, path)
         assert status == 200
         assert re.fullmatch(rb"\d+(,\d+)*\n", body)
+        served = json.loads(get(port, "/v1/model")[1])
+        assert served["algorithm"] != "popularity"
+        assert served["data"]["source"].startswith("demo:")
         assert pod.execute(list(image.health_check)).returncode == 0
         assert pod.execute(["recollect", "health", "--ready"]).returncode == 0
         doctor = json.loads(pod.execute(["recollect", "doctor", "--json"]).stdout)
@@ -121,14 +127,13 @@ def test_the_first_request_is_answered(image: Image, home: Path, free_port: Call
         assert time.monotonic() - began_s < 3 * DRAIN_S
     assert pod.process.stdout is None or pod.process.stdout.closed
     assert {path.stat().st_uid for path in home.rglob("*")} == {1000}
-    # Its kernels were compiled with the image: at most a few are new, for types that this data alone has.
-    assert len(list(home.rglob("*.nbc"))) < 5
 
 
 def test_a_replica_and_a_consumer_stop_within_their_drain_time(
-    image: Image, home: Path, free_port: Callable[[], int], wait_until: Callable[..., None]
+    images: BuiltImages, home: Path, free_port: Callable[[], int], wait_until: Callable[..., None]
 ) -> None:
     """As PID 1 each: a served list is archived, an orphan of exec is reaped, and TERM ends them with 0."""
+    image = images.serving
     redis_port, port, admin, consumer_admin = (free_port() for _ in range(4))
     url = f"redis://127.0.0.1:{redis_port}/0"
     (home / "redis").mkdir()
@@ -139,9 +144,11 @@ def test_a_replica_and_a_consumer_stop_within_their_drain_time(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as redis:
-        training = started(image, ["train", "--data", DATA, "--algorithm", "popularity"], home)
+        training = started(images.training, ["train", "--data", DATA], home)
         with training:
             assert training.wait(60) == 0
+        # Its kernels were compiled with the image: at most a few are new, for types that this data alone has.
+        assert len(list(home.rglob("*.nbc"))) < 5
         serve = ["serve", "--port", str(port), "--admin-port", str(admin)]
         consume = ["consume", "--admin-port", str(consumer_admin)]
         with (
@@ -174,11 +181,14 @@ def zombies(pod: Pod) -> list[str]:
     return [*ended, *[line for line in listed if "(sleep)" in line]]
 
 
-def test_the_services_of_the_compose_file_run(image: Image, tmp_path: Path, wait_until: Callable[..., None]) -> None:
+def test_the_services_of_the_compose_file_run(
+    images: BuiltImages, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
     """Each on a machine with its name: trained, keyed, served, one replica killed, every event archived, stopped."""
     folder = Path(tempfile.mkdtemp(prefix="recollect-compose-"))
     (tmp_path / "data").mkdir()
-    project = Composed(image, folder / "volumes", tmp_path / "data")
+    by_name = {"recollect": images.serving, "recollect-training": images.training}
+    project = Composed(by_name, folder / "volumes", tmp_path / "data")
     names = list(project.services)
     try:
         with contextlib.ExitStack() as stack:
@@ -240,9 +250,9 @@ def test_the_services_of_the_compose_file_run(image: Image, tmp_path: Path, wait
         shutil.rmtree(folder)
 
 
-def test_a_stop_is_a_stop_for_every_verb(image: Image, home: Path) -> None:
+def test_a_stop_is_a_stop_for_every_verb(images: BuiltImages, home: Path) -> None:
     """A command that handles no signal would, as PID 1, live until it is killed."""
-    with started(image, ["train", "--data", "demo:3000x2000x400000"], home) as pod:
+    with started(images.training, ["train", "--data", "demo:3000x2000x400000"], home) as pod:
         lines_until(pod, "choose")
         pod.terminate()
         assert pod.wait(20) == 128 + 15
@@ -250,7 +260,15 @@ def test_a_stop_is_a_stop_for_every_verb(image: Image, home: Path) -> None:
 
 def test_a_listener_for_others_needs_keys(image: Image, home: Path) -> None:
     """Also in a container, whose port a runtime may publish."""
-    with started(image, ["up", "--data", DATA], home, RECOLLECT_BALANCER_HOST="0.0.0.0") as pod:
+    with started(image, ["up"], home, RECOLLECT_BALANCER_HOST="0.0.0.0") as pod:
         assert pod.process.stdout is not None
         assert b"recollect keys create" in pod.process.stdout.read()
+        assert pod.wait(20) == 2
+
+
+def test_it_says_which_image_trains(image: Image, home: Path) -> None:
+    """The one that serves has no compiler."""
+    with started(image, ["train", "--data", DATA, "--algorithm", "ials"], home) as pod:
+        assert pod.process.stdout is not None
+        assert b"needs the package numba, which is not installed: install recollect[train]" in pod.process.stdout.read()
         assert pod.wait(20) == 2

@@ -1,4 +1,4 @@
-"""The image of the sources as they are now, built and unpacked for tests."""
+"""The images of the sources as they are now, built and unpacked for tests."""
 
 import os
 import shutil
@@ -8,10 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from ops.containers import image
+from ops.containers.build_image import Build
 from ops.containers.image import Image
 from tests.support.real_nodes import require_nodes
 
@@ -28,15 +30,22 @@ def require_images() -> None:
         pytest.skip(reason)
 
 
-@contextmanager
-def built_image() -> Iterator[Image]:
-    """Build the image from a copy of what the repository has, in a storage of its own, and unpack it.
+class BuiltImages(NamedTuple):
+    """The image that serves, and the one that trains, too."""
 
-    With RECOLLECT_TEST_IMAGE, the image of that name in the machine's storage is taken instead.
+    serving: Image
+    training: Image
+
+
+@contextmanager
+def built_images() -> Iterator[BuiltImages]:
+    """Build the images from a copy of what the repository has, in a storage of its own, and unpack them.
+
+    With RECOLLECT_TEST_IMAGE, the images of that name in the machine's storage are taken instead.
     """
     if name := os.environ.get("RECOLLECT_TEST_IMAGE"):
-        with image.unpacked(name) as unpacked:
-            yield unpacked
+        with _unpacked(name) as images:
+            yield images
         return
     # Not among pytest's folders, whose removal would stumble over mounts.
     folder = Path(tempfile.mkdtemp(prefix="recollect-image-"))
@@ -44,10 +53,16 @@ def built_image() -> Iterator[Image]:
         patch.setenv(_STORAGE, str(_storage(folder)))
         try:
             _build(folder / "clone")
-            with image.unpacked(NAME) as unpacked:
-                yield unpacked
+            with _unpacked(NAME) as images:
+                yield images
         finally:
             _remove(folder)
+
+
+@contextmanager
+def _unpacked(name: str) -> Iterator[BuiltImages]:
+    with image.unpacked(name) as serving, image.unpacked(Build(name).of_training().tag) as training:
+        yield BuiltImages(serving, training)
 
 
 def _build(clone: Path) -> None:

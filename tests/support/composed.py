@@ -28,13 +28,13 @@ class Composed:
     """The project of the compose file.
 
     Args:
-        image: What all its services run.
+        images: What its services run, by the names that the file has for them.
         folder: Where its volumes are.
         data: The folder that is `/data` in the tools.
     """
 
-    def __init__(self, image: Image, folder: Path, data: Path) -> None:
-        self._image = image
+    def __init__(self, images: Mapping[str, Image], folder: Path, data: Path) -> None:
+        self._images = images
         self._folder = folder
         self.file = parsed({"DATA": str(data)})
         self.services: dict[str, dict[str, Any]] = self.file["services"]
@@ -51,8 +51,8 @@ class Composed:
         for mount in service["volumes"]:
             source, target, *options = mount.split(":")
             binds = readable if options == ["ro"] else writable
-            binds[target] = Path(source) if source.startswith("/") else self._volume(source, target)
-        return self._image.pod(
+            binds[target] = Path(source) if source.startswith("/") else self._volume(name, source, target)
+        return self._image(name).pod(
             list(arguments) or service["command"],
             volumes=writable,
             secrets=readable,
@@ -68,14 +68,17 @@ class Composed:
     def health_check(self, name: str) -> list[str]:
         """Return the command of a service's health check, the image's if it has none of its own."""
         test = self.services[name].get("healthcheck", {}).get("test")
-        return list(self._image.health_check) if test is None else list(test[1:])
+        return list(self._image(name).health_check) if test is None else list(test[1:])
 
-    def _volume(self, name: str, target: str) -> Path:
+    def _image(self, name: str) -> Image:
+        return self._images[self.services[name]["image"]]
+
+    def _volume(self, service: str, name: str, target: str) -> Path:
         """Return the folder of a volume; a new one takes over what the image has at its place, owners included."""
         assert name in self.file["volumes"]
         folder = self._folder / name
         if not folder.exists():
-            there = self._image.root / target.lstrip("/")
+            there = self._image(service).root / target.lstrip("/")
             shutil.copytree(there, folder, symlinks=True)
             for path in (folder, *folder.rglob("*")):
                 os.chown(path, 1000, 1000)

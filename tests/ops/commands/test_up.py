@@ -46,7 +46,7 @@ def test_an_installation_begins_with_the_model_that_it_brings(
     """Unless it has another one, is given other data, or is asked for another algorithm. No training runs."""
     other = Config(home=tmp_path / "other")
     version = pipeline.train(other, data="demo:20x20x100", algorithm="popularity")["version"]
-    brought = ModelConfig(initial=other.models_dir / version)
+    brought = ModelConfig(initial_dir=other.models_dir)
     training = (sys.executable, "-c", "import sys; sys.exit(9)")
     for number, (data, algorithm) in enumerate([(None, None), (DEMO, None), (DEMO, "popularity")]):
         config = Config(home=tmp_path / str(number), models=brought)
@@ -63,16 +63,16 @@ def test_an_installation_begins_with_the_model_that_it_brings(
 
 def test_a_model_that_is_brought_and_broken_is_refused(tmp_path: Path) -> None:
     """With the setting that names it."""
-    config = Config(home=tmp_path, models=ModelConfig(initial=tmp_path / "absent"))
-    with pytest.raises(UsageError, match=r"^RECOLLECT_INITIAL_MODEL: "):
+    config = Config(home=tmp_path, models=ModelConfig(initial_dir=tmp_path / "absent"))
+    with pytest.raises(UsageError, match=r"^RECOLLECT_INITIAL_MODELS: "):
         ensure_model(config, None, (sys.executable, "-c", ""), os.environ)
 
 
 def test_a_model_with_erased_users_is_not_begun_with(tmp_path: Path) -> None:
     """A training on the same data leaves them out."""
     other = Config(home=tmp_path / "other")
-    version = pipeline.train(other, data="demo:20x20x100", algorithm="popularity")["version"]
-    config = Config(home=tmp_path / "new", models=ModelConfig(initial=other.models_dir / version))
+    pipeline.train(other, data="demo:20x20x100", algorithm="popularity")
+    config = Config(home=tmp_path / "new", models=ModelConfig(initial_dir=other.models_dir))
     config.models_dir.mkdir(parents=True)
     ErasedUsers.read(config.models_dir).with_erased(["1"], int(time.time())).write(config.models_dir)
     training = (sys.executable, "-c", "import sys; sys.exit(9)")

@@ -82,11 +82,12 @@ def test_the_command_for_docker(tmp_path: Path) -> None:
 def test_the_command_for_buildah(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders are mounted; without a container runtime it works in a changed root."""
     monkeypatch.setattr(shutil, "which", lambda _name: None)
-    argv = build_image.argv("buildah", Build("shop", "debian-python", "embedded"), {}, [tmp_path])
+    wanted = Build("shop", "debian-python", "embedded", "train deep").of_training()
+    argv = build_image.argv("buildah", wanted, {}, [tmp_path])
     assert argv == [
-        *("buildah", "build", "--file", build_image.DOCKERFILE, "--tag", "shop"),
-        *("--build-arg", "BASE=debian-python", "--build-arg", "EXTRAS=embedded", "--label", VERSION),
-        *("--format", "docker"),
+        *("buildah", "build", "--file", build_image.DOCKERFILE, "--tag", "shop-training", "--target", "training"),
+        *("--build-arg", "BASE=debian-python", "--build-arg", "EXTRAS=embedded"),
+        *("--build-arg", "TRAINING_EXTRAS=train deep", "--label", VERSION, "--format", "docker", "--layers"),
         *("--volume", f"{tmp_path}:{tmp_path}:ro", "--isolation", "chroot", "."),
     ]
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
@@ -99,7 +100,7 @@ def test_it_says_how_it_is_used() -> None:
     command[-1] += "from ops.containers import build_image; build_image.main()"
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "--extras" in done.stdout
+    assert "--training-extras" in done.stdout
 
 
 def test_the_context_has_the_sources_alone() -> None:
