@@ -111,8 +111,7 @@ def test_the_commands_of_kubernetes_run(stand_ins: dict[str, str], tmp_path: Pat
     (key,) = KeyFile(tmp_path / "changed").read() or []
     assert key.note == "a shop"
     assert without_values(calls) == [
-        "make image TAG=recollect EXTRAS=embedded",
-        "make image TAG=recollect-training EXTRAS=embedded train query",
+        "make image",
         "kubectl apply -f",
         "kubectl apply -k",
         "kubectl -n recollect rollout status statefulset/recollect-replica",
@@ -141,9 +140,9 @@ def test_the_kustomization_of_the_page_is_one(tmp_path: Path) -> None:
     assert settings["data"]["RECOLLECT_HOME"] == "/var/lib/recollect"
     for name in ("StatefulSet/recollect-replica", "Deployment/recollect-edge"):
         pod = rendered.named(*name.split("/"))["spec"]["template"]["spec"]
-        assert pod["containers"][0]["image"] == "registry.example.com/recollect:0.4.0"
+        assert pod["containers"][0]["image"] == "registry.example.com/recollect:0.5.0"
         consumer = rendered.named("StatefulSet", "recollect-consumer")["spec"]["template"]["spec"]
-        assert consumer["containers"][0]["image"] == "registry.example.com/recollect-training:0.4.0"
+        assert consumer["containers"][0]["image"] == "registry.example.com/recollect-training:0.5.0"
         assert {"configMapRef": {"name": settings["metadata"]["name"]}} in pod["containers"][0]["envFrom"]
     edge = rendered.named("Deployment", "recollect-edge")["spec"]["template"]["spec"]["containers"][0]
     assert "RECOLLECT_TLS_CERT" in {one["name"] for one in edge["env"]}
