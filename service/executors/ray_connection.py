@@ -146,17 +146,24 @@ def fetched(ref: Any) -> Any:
 
     try:
         return ray.get(ref)
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
-        raise RunError(
+    except ray.exceptions.RayError as error:
+        raise run_error(error) from None
+
+
+def run_error(error: Exception) -> RunError:
+    """Return the error to raise in place of one of Ray."""
+    import ray
+
+    if isinstance(error, (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError)):
+        return RunError(
             f"A task ended {MOST_DEATHS} workers. A process was killed, most likely for want of memory, or its machine "
             "was lost."
-        ) from None
-    except ray.exceptions.OutOfMemoryError:
-        raise RunError("A task was ended by Ray, because its machine has not enough memory for it.") from None
-    except ray.exceptions.RayTaskError as error:
-        raise RunError(f"A worker failed: {str(error).strip().splitlines()[-1]}") from None
-    except ray.exceptions.RayError as error:
-        raise RunError(_lost(ray, error)) from None
+        )
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return RunError("A task was ended by Ray, because its machine has not enough memory for it.")
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return RunError(f"A worker failed: {str(error).strip().splitlines()[-1]}")
+    return RunError(_lost(ray, error))
 
 
 def _lost(ray: Any, error: Exception) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from service.executors.executor import Watch, WorkerEvent, WorkerState
 from service.executors.group_run import GroupRun
 from service.executors.member import Kept, Member, Progressed
-from service.executors.ray_connection import fetched, on_machine, on_this_machine
+from service.executors.ray_connection import fetched, on_machine, on_this_machine, run_error
 from service.executors.ray_values import Packed, pack, unpack
 from service.executors.ray_worker import limit_linear_algebra, value_by_number
 from service.executors.task_call import TaskFailed, called
@@ -142,14 +142,23 @@ class RayGroup:
 
         Raises:
             RecollectError: That of a member.
+            RunError: Ray failed in a way that another start would not change.
         """
         import ray
 
-        lost_errors = (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError)
+        # A machine without power counts as alive for a while. A process that was placed there is not a dead actor but
+        # one that cannot be placed.
+        lost_errors = (
+            ray.exceptions.RayActorError,
+            ray.exceptions.ActorUnschedulableError,
+            ray.exceptions.GetTimeoutError,
+        )
         try:
             running = self._start(ray)
         except lost_errors as error:
             return _reason(error), None
+        except ray.exceptions.RayError as error:
+            raise run_error(error) from None
         lost: str | None = None
         waited_s = 0.0
         while True:
@@ -165,6 +174,8 @@ class RayGroup:
                 except lost_errors as error:
                     self._report(rank, "died")
                     return _reason(error), None
+                except ray.exceptions.RayError as error:
+                    raise run_error(error) from None
                 self._n_done += 1
                 if why is None:
                     self._report(rank, "left")
