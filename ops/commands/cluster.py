@@ -99,7 +99,7 @@ def join_command(
 
     def on_ready() -> None:
         nodes = [node for node in cluster_nodes(config, head) if node.is_alive]
-        refuse_other_versions({node.name: node.version for node in nodes})
+        refuse_other_versions((f"{node.name} ({node.address})", node.version) for node in nodes)
         n_workers = sum(node.n_workers for node in nodes)
         print_line(f"{own} is a part of the cluster at {head}, with {options.n_workers} of its {n_workers} workers.")
 

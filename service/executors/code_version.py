@@ -5,6 +5,7 @@ import importlib.metadata
 import platform
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -30,3 +31,18 @@ def code_version(root: Path = _ROOT, packages: Iterable[str] = _PACKAGES) -> str
         digest.update(f"\0{path.relative_to(root)}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return f"{importlib.metadata.version('recollect')}-{digest.hexdigest()[:_DIGITS]}"
+
+
+@cache
+def own_version() -> str:
+    """Return `code_version` as it was when this process first asked; it keeps the code that it has loaded."""
+    return code_version()
+
+
+def unlike(node: str, version: str, own: str) -> str:
+    """Return the sentence on a machine that runs other code than that of the command."""
+    return (
+        f"{node} runs Recollect {version} and the machine of the command {own}: install the same version with the same "
+        "packages on all machines (make setup, make cluster and, for networks, make deep), and start "
+        "`recollect cluster` there again."
+    )

@@ -6,12 +6,12 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from service.errors import RunError
-from service.executors.code_version import code_version
+from service.executors.code_version import own_version, unlike
 from service.executors.executor import MOST_DEATHS
 
 VERSION_LABEL: Final = "recollect-version"
@@ -26,32 +26,43 @@ def workers_of(ray: Any) -> int:
         RunError: It has none, or a machine runs other code than this one.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    refuse_other_versions({node["NodeManagerHostname"]: node["Labels"].get(VERSION_LABEL) for node in nodes})
-    n_workers = int(sum(node["Resources"].get("CPU", 0) for node in nodes))
+    refuse_other_versions(
+        (f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})", node["Labels"].get(VERSION_LABEL))
+        for node in nodes
+    )
+    n_workers = sum(n_cores for _, n_cores in usable_machines(ray))
     if not n_workers:
         raise RunError("The cluster has no workers; join it with `recollect cluster join`.")
     return n_workers
 
 
-def refuse_other_versions(versions: dict[str, str | None]) -> None:
+def usable_machines(ray: Any) -> list[tuple[str, int]]:
+    """Return the machines that live and run the code of this process, by Ray's id, with their workers.
+
+    A machine with other code is a part of the cluster for a moment, until its `recollect cluster join` has seen that.
+    """
+    return [
+        (node["NodeID"], int(node["Resources"].get("CPU", 0)))
+        for node in ray.nodes()
+        if node["Alive"] and node["Labels"].get(VERSION_LABEL) == own_version()
+    ]
+
+
+def refuse_other_versions(versions: Iterable[tuple[str, str | None]]) -> None:
     """Refuse a cluster in which machines run other code than this one.
 
     Args:
-        versions: The text of `code_version` by the name of the machine; None where it is unknown.
+        versions: Machines, and the text of `code_version` of each; None where it is unknown.
 
     Raises:
         RunError: There is such a machine.
     """
-    own = code_version()
-    for node, version in versions.items():
+    own = own_version()
+    for node, version in versions:
         if version is None:
             raise RunError(f"{node} was not made a part of the cluster by `recollect cluster`, so its code is unknown.")
         if version != own:
-            raise RunError(
-                f"{node} runs Recollect {version} and this machine {own}: install the same version with the same "
-                "packages on all machines (make setup, make cluster and, for networks, make deep), and start "
-                "`recollect cluster` there again."
-            )
+            raise RunError(unlike(node, version, own))
 
 
 def connected(address: str, own_address: str) -> Any:

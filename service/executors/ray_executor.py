@@ -5,15 +5,24 @@ is lost with another machine, until it is released. So no result depends on the 
 """
 
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
 from service.errors import RunError
+from service.executors.code_version import own_version
 from service.executors.executor import MOST_DEATHS, Keep, Ref, Watch, kept_nowhere, no_watch
 from service.executors.group_run import GroupRun
-from service.executors.ray_connection import connected, fetched, on_this_machine, workers_of
+from service.executors.ray_connection import (
+    VERSION_LABEL,
+    connected,
+    fetched,
+    on_this_machine,
+    usable_machines,
+    workers_of,
+)
 from service.executors.ray_group import RayCall, run_ray_group
 from service.executors.ray_values import pack, unpack
 from service.executors.ray_worker import Board, Ended, Notice, RayRef, do_task
@@ -23,6 +32,8 @@ from service.training.interactions import Progress, no_progress
 T = TypeVar("T")
 
 _POLL_EVERY_S: Final = 0.5
+# How often to look whether machines have joined or left.
+_COUNT_EVERY_S: Final = 5.0
 # Enough that no worker waits for its next task, and not so many that results pile up which are not wanted yet.
 _TASKS_PER_WORKER: Final = 2
 
@@ -59,6 +70,8 @@ class RayExecutor:
         self._runs = itertools.count(1)
         self._objects: dict[int, _Object] = {}
         self._n_workers = 0
+        self._n_workers_now = 0
+        self._count_at_s = 0.0
         self._board: Any = None
 
     def __repr__(self) -> str:
@@ -91,7 +104,7 @@ class RayExecutor:
 
     @property
     def n_workers(self) -> int:
-        """The workers that the cluster had when this process connected."""
+        """The workers that the cluster had when this process connected, and so the size of its groups."""
         return self._n_workers
 
     def put(self, value: T) -> Ref[T]:
@@ -161,17 +174,25 @@ class RayExecutor:
         waiting = deque(range(len(tasks)))
         started: dict[Any, int] = {}
         results: dict[int, Sequence[_Object]] = {}
-        do = ray.remote(do_task).options(num_cpus=1, num_returns=1 + n_parts, max_retries=MOST_DEATHS - 1)
+        do = ray.remote(do_task).options(
+            num_cpus=1,
+            num_returns=1 + n_parts,
+            max_retries=MOST_DEATHS - 1,
+            label_selector={VERSION_LABEL: own_version()},
+        )
         try:
             while waiting or started:
-                while waiting and len(started) < _TASKS_PER_WORKER * self._n_workers:
+                n_begun = _TASKS_PER_WORKER * self._workers_now(ray)
+                while waiting and len(started) < n_begun:
                     number = waiting.popleft()
                     task = tasks[number]
                     notice = None if self._board is None else Notice(self._board, run, number)
                     needed = {ref.number: self._object(ref) for ref in _refs_in(task)}
                     # As arguments of their own, so that Ray brings them to a machine before it starts the task there.
                     values = [each.ref for each in needed.values()]
-                    failed, *parts = do.remote(function, pack(task), n_parts, notice, list(needed), *values)
+                    failed, *parts = do.remote(
+                        *(own_version(), function, pack(task), n_parts, notice, list(needed)), *values
+                    )
                     needs = frozenset[Any]().union(*(each.needs for each in needed.values()))
                     results[number] = [_Object(part, needs) for part in parts]
                     started[failed] = number
@@ -191,6 +212,13 @@ class RayExecutor:
         finally:
             for failed in started:
                 ray.cancel(failed, force=True)
+
+    def _workers_now(self, ray: Any) -> int:
+        """Return the workers that the cluster has, or had a moment ago; 1 if it has none now, because one may join."""
+        if time.monotonic() >= self._count_at_s:
+            self._n_workers_now = sum(n_cores for _, n_cores in usable_machines(ray))
+            self._count_at_s = time.monotonic() + _COUNT_EVERY_S
+        return max(1, self._n_workers_now)
 
     def _read_board(self, run: int) -> None:
         if self._board is not None:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from service.executors.code_version import own_version
 from service.executors.executor import Watch, WorkerEvent, WorkerState
 from service.executors.group_run import GroupRun
 from service.executors.member import Kept, Member, Progressed
-from service.executors.ray_connection import fetched, on_machine, on_this_machine, run_error
+from service.executors.ray_connection import fetched, on_machine, on_this_machine, run_error, usable_machines
 from service.executors.ray_values import Packed, pack, unpack
-from service.executors.ray_worker import limit_linear_algebra, value_by_number
+from service.executors.ray_worker import limit_linear_algebra, other_code, value_by_number
 from service.executors.task_call import TaskFailed, called
 from service.executors.worker_book import Place
 from service.training.algorithms.kernels import threads
@@ -90,6 +91,7 @@ class MemberProcess:
 
     def run(
         self,
+        version: str,
         member: Member,
         function: Callable[..., Any],
         args: Packed,
@@ -97,11 +99,13 @@ class MemberProcess:
         numbers: Sequence[int],
         *values: Packed,
     ) -> tuple[TaskFailed | None, Packed | None]:
-        """Do the part of a member.
+        """Do the part of a member for a command of a version of the code.
 
         Returns:
             Why it failed, if so; and the result of the first member.
         """
+        if (refused := other_code(version)) is not None:
+            return refused, None
         limit_linear_algebra()
         listener = None if self._listener is None else self._listener.detach()
         own = Member(**{**member.__dict__, "listener": listener, "send": _Sender(mail)})
@@ -217,7 +221,7 @@ class RayGroup:
             )
             numbers, values = list(self._call.values), self._call.values.values()
             failed, value = actor.run.options(num_returns=2).remote(
-                member, self._call.function, self._call.args, self._mail, numbers, *values
+                own_version(), member, self._call.function, self._call.args, self._mail, numbers, *values
             )
             running[failed] = rank, value
             self._report(rank, "working")
@@ -266,10 +270,9 @@ def machines(size: int, slots: Sequence[tuple[str, int]]) -> list[str]:
 
 
 def _slots(ray: Any) -> list[tuple[str, int]]:
-    """Return the machines that live with their cores; this one first, so that what is kept has no way to go."""
+    """Return the machines for members with their cores; this one first, so that what is kept has no way to go."""
     own = ray.get_runtime_context().get_node_id()
-    alive = [(node["NodeID"], int(node["Resources"].get("CPU", 0))) for node in ray.nodes() if node["Alive"]]
-    return sorted(alive, key=lambda slot: (slot[0] != own, slot[0]))
+    return sorted(usable_machines(ray), key=lambda slot: (slot[0] != own, slot[0]))
 
 
 def _reason(error: Exception) -> str:

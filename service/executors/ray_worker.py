@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from threadpoolctl import threadpool_limits
 
+from service.errors import RunError
+from service.executors.code_version import own_version, unlike
 from service.executors.executor import Ref
 from service.executors.ray_values import Packed, pack, unpack
 from service.executors.task_call import TaskFailed, called
@@ -73,6 +75,7 @@ class Ended:
 
 
 def do_task(
+    version: str,
     function: Callable[..., Any],
     args: Packed,
     n_parts: int,
@@ -83,6 +86,7 @@ def do_task(
     """Call a function in a worker.
 
     Args:
+        version: The text of `code_version` of the command, which has to be that of this process.
         function: The function of the task.
         args: Its arguments, with a `RayRef` for each value.
         n_parts: The parts of its result; with 1 the result is one value.
@@ -95,6 +99,8 @@ def do_task(
     """
     nothing = (None,) * n_parts
     here = Place(socket.gethostname(), os.getpid())
+    if (refused := other_code(version)) is not None:
+        return Ended(refused, here), *nothing
     limit_linear_algebra()
     if notice is not None:
         _report(notice, here)
@@ -107,6 +113,16 @@ def do_task(
         return Ended(None, here), *(pack(part) for _, part in zip(nothing, parts, strict=True))
     except Exception as error:  # noqa: BLE001  # such as a result that cannot be pickled
         return Ended(TaskFailed.of(error), here), *nothing
+
+
+def other_code(version: str) -> TaskFailed | None:
+    """Return why this process does nothing for a command of a version: it has other code. None if it has the same.
+
+    A machine whose code is replaced says what it had when it joined, but its next worker process loads the new code.
+    """
+    if version == own_version():
+        return None
+    return TaskFailed(RunError, unlike(socket.gethostname(), own_version(), version))
 
 
 def _report(notice: Notice, here: Place) -> None:
