@@ -70,6 +70,11 @@ def part_path(config: Config) -> Path:
     return config.cluster_dir / "run" / "part.json"
 
 
+def values_path(config: Config) -> Path:
+    """Return the folder of the values of a cluster that the memory of this machine does not hold."""
+    return config.cluster_dir / "run" / "values"
+
+
 def cluster_nodes(config: Config, address: str) -> list[ClusterNode]:
     """Ask the head for the machines of its cluster; this machine must be one of them.
 

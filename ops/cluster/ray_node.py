@@ -1,7 +1,7 @@
 """The processes of Ray on this machine: a context in which they run.
 
-Invariant: however it ends, none of them is left, nor their folder, which holds sockets and values of a size that memory
-does not hold. They end with this process, too (PR_SET_PDEATHSIG).
+Invariant: however it ends, none of them is left, nor their folders: one for sockets, one for values that memory does
+not hold. They end with this process, too (PR_SET_PDEATHSIG); the values then stay until the next start removes them.
 """
 
 import shutil
@@ -47,8 +47,14 @@ class NodeOptions:
     store_bytes: int | None
 
 
-def start_argv(options: NodeOptions, folder: Path) -> list[str]:
-    """Return the command that runs Ray on this machine until it is ended."""
+def start_argv(options: NodeOptions, folder: Path, values: Path) -> list[str]:
+    """Return the command that runs Ray on this machine until it is ended.
+
+    Args:
+        options: How this machine takes part.
+        folder: Where sockets are, with a short path.
+        values: Where values are that memory does not hold.
+    """
     # Beside the interpreter, because another Ray may be first in PATH.
     argv = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
     if options.head is None:
@@ -59,6 +65,8 @@ def start_argv(options: NodeOptions, folder: Path) -> list[str]:
         f"--node-ip-address={options.address}",
         f"--num-cpus={options.n_workers}",
         f"--temp-dir={folder}",
+        # Else beside the sockets: /tmp is often small, or is memory itself.
+        f"--object-spilling-directory={values}",
         f"--labels={VERSION_LABEL}={code_version()}",
         "--include-log-monitor=false",
         "--disable-usage-stats",
@@ -73,22 +81,25 @@ def start_argv(options: NodeOptions, folder: Path) -> list[str]:
 
 
 @contextmanager
-def running_node(options: NodeOptions, environ: Mapping[str, str], output: Path) -> Iterator[Child]:
+def running_node(options: NodeOptions, environ: Mapping[str, str], output: Path, values: Path) -> Iterator[Child]:
     """Run Ray's processes; they are ready inside.
 
     Args:
         options: How this machine takes part.
         environ: Their whole environment.
         output: The file of what they print.
+        values: The folder of values that memory does not hold, which no other machine uses; it is made here and removed
+            at the end.
 
     Raises:
-        RunError: They do not become ready.
+        RunError: They do not become ready, or there is no room for the folder.
     """
     output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     output.unlink(missing_ok=True)
     folder = _private_folder()
     try:
-        child = processes.spawn(Command(tuple(start_argv(options, folder)), environ, output))
+        _make_empty(values)
+        child = processes.spawn(Command(tuple(start_argv(options, folder, values)), environ, output))
         try:
             _wait_until_ready(child, output)
             yield child
@@ -96,6 +107,7 @@ def running_node(options: NodeOptions, environ: Mapping[str, str], output: Path)
             _stop(child)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(values, ignore_errors=True)
 
 
 def failure_in(text: str) -> str:
@@ -116,6 +128,14 @@ def _private_folder() -> Path:
             return folder
         folder.rmdir()
     raise RunError("There is no folder for temporary files with a path short enough for sockets.")
+
+
+def _make_empty(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be made: {error.strerror}.") from None
 
 
 def _wait_until_ready(child: Child, output: Path) -> None:

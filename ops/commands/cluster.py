@@ -166,7 +166,7 @@ def _take_part(config: Config, options: "NodeOptions", token: Path, head: str, o
         RunError: Ray does not start, or ends by itself.
     """
     from ops.cluster.machine import interface_of
-    from ops.cluster.members import part_path
+    from ops.cluster.members import part_path, values_path
     from ops.cluster.ray_environment import node_environment
     from ops.cluster.ray_node import running_node
 
@@ -174,7 +174,7 @@ def _take_part(config: Config, options: "NodeOptions", token: Path, head: str, o
     output = config.logs / "ray.log"
     with interruptible(), home.held(config.cluster_dir):
         try:
-            with running_node(options, environ, output) as child:
+            with running_node(options, environ, output, values_path(config)) as child:
                 part_path(config).write_text(json.dumps({"head": head, "address": options.address}))
                 on_ready()
                 while not child.exited():
