@@ -98,7 +98,7 @@ def torch_run(
     has_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if has_gpu else CPU)
     if has_gpu and group is not None:
-        # Members of one machine take turns with its devices; a cluster shows each member its own.
+        # Each member sees all devices of its machine, of one machine as of a cluster: they take them in turn.
         torch.cuda.set_device(group.share.rank % torch.cuda.device_count())
     before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     with torch.random.fork_rng(enabled=True), threads.one_blas_thread():
