@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -178,19 +178,12 @@ class TwoMachines:
 
 def at_work(node: Node) -> list[int]:
     """Return the processes of a node that do a task or the part of a member."""
-    try:
-        own = Path(f"/proc/{node.pid}/ns/net").readlink()
-    except (OSError, RunError):
-        return []
     found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            if (entry / "cmdline").read_bytes().startswith(_AT_WORK) and (entry / "ns/net").readlink() == own:
-                found.append(int(entry.name))
-        except OSError:
-            continue
+    for pid in node.processes():
+        # It may have ended since.
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(_AT_WORK):
+                found.append(pid)
     return found
 
 

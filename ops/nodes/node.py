@@ -60,6 +60,10 @@ class Node:
         """
         return self._running().pid
 
+    def processes(self) -> list[int]:
+        """Return the processes that run in the node; none if it is off."""
+        return [] if self._namespace is None else self._namespace.processes()
+
     def start(self) -> None:
         """Switch the node on: no process runs in it yet; its address and its disk are as before.
 
