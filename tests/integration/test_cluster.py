@@ -168,11 +168,12 @@ def waiting_for_a_loss(marks: str, task: int) -> str:
 
 
 def killed_once(mark: str, value: int) -> int:
-    """End this process the first time, but not before it could say where it runs."""
+    """End this process the first time, but not before the test knows where it runs."""
     path = Path(mark)
     if not path.exists():
         path.touch()
-        time.sleep(0.3)
+        while not path.with_suffix(".known").exists():
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
     return value
 
@@ -213,10 +214,23 @@ def test_a_task_whose_worker_is_killed_is_done_again(
 ) -> None:
     """And nothing but the events says so: standard output belongs to the command."""
     events.clear()
+    ended = threading.Event()
+
+    def let_them_go() -> None:
+        while not ended.wait(0.01):
+            for event in list(events):
+                if event.state == "working":
+                    (tmp_path / f"{event.task}.known").touch()
+
+    thread = threading.Thread(target=let_them_go)
+    thread.start()
     tasks = [(str(tmp_path / str(n)), n) for n in range(4)]
-    assert dict(executor.completed(killed_once, tasks, stage="fit")) == {n: n for n in range(4)}
-    # A process that is killed at once may not have said that it has begun.
-    assert 1 <= sum(event.state == "died" for event in events) <= 4
+    try:
+        assert dict(executor.completed(killed_once, tasks, stage="fit")) == {n: n for n in range(4)}
+    finally:
+        ended.set()
+        thread.join()
+    assert sorted(str(event.task) for event in events if event.state == "died") == ["0", "1", "2", "3"]
     assert max(event.n_done for event in events) == 4
     assert capfd.readouterr() == ("", "")
 
