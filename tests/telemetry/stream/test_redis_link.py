@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -102,13 +102,16 @@ async def test_several_hosts_must_be_one_cluster(redis_server: RedisServer, free
     await single.close()
 
 
-async def test_a_cancelled_exchange_closes_every_connection(link: RedisLink, redis_cluster: RedisCluster) -> None:
+async def test_a_cancelled_exchange_closes_every_connection(
+    link: RedisLink, redis_cluster: RedisCluster, await_until: Callable[..., Awaitable[None]]
+) -> None:
     """A reply that was not read must not answer the next command."""
     await link.open()
     a, b, c = keys_of_all_nodes(redis_cluster)
     await link.exchange([("SET", key, "v") for key in (a, b, c)])
     waiting = asyncio.create_task(link.exchange([("GET", a), ("BLPOP", f"{{{b}}}list", 10)], extra_s=10))
-    await asyncio.sleep(0.05)
+    node = redis_cluster.master_of(b)
+    await await_until(lambda: "cmd=blpop" in str(node.call("CLIENT", "LIST")), what="the blocked command")
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
