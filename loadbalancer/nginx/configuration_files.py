@@ -1,5 +1,6 @@
 """Writes nginx's configuration, after asking nginx which directives it has, and has nginx check it."""
 
+import contextlib
 import grp
 import os
 import pwd
@@ -87,16 +88,22 @@ def replace(argv: Sequence[str], run_dir: Path, text: str) -> str | None:
 
     Returns:
         Why nginx rejects it, or None. nginx reads it when it is told to reload.
+
+    Raises:
+        OSError: It cannot be written; the old one is unchanged.
     """
     path = run_dir / "nginx.conf"
     proposed = run_dir / "nginx.conf.new"
-    proposed.write_text(text, encoding="utf-8")
-    reason = rejection_reason([str(proposed) if word == str(path) else word for word in argv])
-    if reason is None:
-        proposed.replace(path)
-    else:
-        proposed.unlink()
-    return reason
+    try:
+        proposed.write_text(text, encoding="utf-8")
+        reason = rejection_reason([str(proposed) if word == str(path) else word for word in argv])
+        if reason is None:
+            proposed.replace(path)
+        return reason
+    finally:
+        # The part that a full disk had room for, too.
+        with contextlib.suppress(OSError):
+            proposed.unlink()
 
 
 def check(argv: Sequence[str], run_dir: Path) -> None:

@@ -20,7 +20,8 @@ class RemoteWatch:
     Args:
         configured: The replicas as configured, with names or addresses.
         every_s: The pause between two resolutions.
-        install: Writes the configurations of all nginx for these addresses; returns why nginx rejects them, or None.
+        install: Writes the configurations of all nginx for these addresses; returns why nginx rejects them, or None. It
+            may raise OSError, as on a full disk: it is called again after the pause.
         resolve: Returns all addresses of a replica's host, or None if it cannot be resolved now.
     """
 
@@ -48,29 +49,43 @@ class RemoteWatch:
             return
         # A resolver may take many seconds, and must delay no other work.
         resolver = DiskWorker()
-        installed = self.replicas
+        # None after a failure: some nginx may have the new file and others the old one.
+        installed: tuple[RemoteReplica, ...] | None = self.replicas
+        failure: str | None = None
         missing = {remote for remote in self._names if self._addresses[remote] is None}
-        _report_missing(missing, notify)
+        for remote in sorted(missing):
+            notify(self._unresolved(remote))
         while True:
             await asyncio.sleep(self._every_s)
             for remote in self._names:
                 found = await resolver.submit(partial(self._resolve, remote))
                 if found is None:
-                    _report_missing({remote} - missing, notify)
+                    if remote not in missing:
+                        notify(self._unresolved(remote))
                     missing.add(remote)
                     continue
                 missing.discard(remote)
                 self._addresses[remote] = found
             if (now := self.replicas) == installed:
                 continue
-            reason = await resolver.submit(partial(self._install, now))
-            if reason is not None:
-                notify(f"nginx rejects the new addresses of replicas and keeps the old ones: {reason}.")
+            try:
+                reason = await resolver.submit(partial(self._install, now))
+                problem = None if reason is None else f"nginx rejects the new addresses of replicas: {reason}"
+            except OSError as error:
+                problem = f"The new addresses of replicas cannot be written for nginx: {error.strerror or error}"
+            if problem is not None:
+                if problem != failure:
+                    notify(f"{problem}. The old ones stay in use, and the new ones are tried again.")
+                installed, failure = None, problem
                 continue
-            installed = now
+            installed, failure = now, None
             reload()
             listed = ", ".join(address(replica.host, replica.port) for replica in now)
             notify(f"nginx now sends to {len(now)} replicas of other machines: {listed}.")
+
+    def _unresolved(self, remote: RemoteReplica) -> str:
+        consequence = "its last addresses stay in use" if self._addresses[remote] else "nginx sends it no requests"
+        return f"{remote.host} of RECOLLECT_REMOTE_REPLICAS cannot be resolved now; {consequence}."
 
 
 def resolved(remote: RemoteReplica) -> frozenset[RemoteReplica] | None:
@@ -89,8 +104,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _report_missing(names: set[RemoteReplica], notify: Callable[[str], None]) -> None:
-    for remote in sorted(names):
-        notify(f"{remote.host} of RECOLLECT_REMOTE_REPLICAS cannot be resolved now; its last addresses stay in use.")

@@ -1,7 +1,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+from loadbalancer.nginx import configuration_files
 from loadbalancer.nginx.remote_watch import RemoteWatch, resolved
 from loadbalancer.topology import RemoteReplica
 
@@ -88,7 +90,56 @@ async def test_what_nginx_rejects_is_tried_again(await_until: Callable[..., obje
         assert world.reloads == 0
         world.rejection = None
         await await_until(lambda: world.reloads)  # type: ignore[misc]
-    assert "keeps the old ones: too many servers." in world.sentences[0]
+    rejected, accepted = world.sentences
+    assert "nginx rejects the new addresses of replicas: too many servers. The old ones stay in use" in rejected
+    assert accepted.startswith("nginx now sends to 2 replicas")
+
+
+async def test_what_cannot_be_written_is_tried_again(tmp_path: Path, await_until: Callable[..., object]) -> None:
+    """A full disk, and here a folder that is away, ends the watch as little as a rejection does."""
+    world = World(at(1))
+    run_dir = tmp_path / "nginx-0"
+    accepts_all = ("/bin/true", "-c", str(run_dir / "nginx.conf"))
+    tried = 0
+
+    def install(replicas: tuple[RemoteReplica, ...]) -> str | None:
+        nonlocal tried
+        tried += 1
+        return configuration_files.replace(accepts_all, run_dir, str(replicas))
+
+    world.install = install  # type: ignore[method-assign]
+    async with world.watched():
+        world.answer = at(6)
+        await await_until(lambda: tried > 2)  # type: ignore[misc]
+        assert world.reloads == 0
+        run_dir.mkdir()
+        await await_until(lambda: world.reloads)  # type: ignore[misc]
+    failed, installed = world.sentences
+    assert "cannot be written for nginx: No such file or directory. The old ones stay in use" in failed
+    assert installed.startswith("nginx now sends to 2 replicas")
+    assert (run_dir / "nginx.conf").read_text() == str((*at(6), ADDRESS))
+    assert [path.name for path in run_dir.iterdir()] == ["nginx.conf"]
+
+
+async def test_old_addresses_are_written_again_after_a_failure(await_until: Callable[..., object]) -> None:
+    """The first nginx may have got the new addresses before the second one could not."""
+    world = World(at(1))
+    world.rejection = "too many servers"
+    async with world.watched():
+        world.answer = at(5)
+        await await_until(lambda: world.installed)  # type: ignore[misc]
+        world.answer, world.rejection = at(1), None
+        await await_until(lambda: world.reloads)  # type: ignore[misc]
+    assert world.installed[-1] == (*at(1), ADDRESS)
+
+
+async def test_a_name_that_never_had_an_address_is_reported_as_such(await_until: Callable[..., object]) -> None:
+    world = World(None)
+    async with world.watched():
+        await await_until(lambda: world.sentences)  # type: ignore[misc]
+    assert world.sentences == [
+        "replicas.example of RECOLLECT_REMOTE_REPLICAS cannot be resolved now; nginx sends it no requests."
+    ]
 
 
 async def test_addresses_alone_are_not_resolved_again() -> None:
