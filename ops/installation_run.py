@@ -12,12 +12,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
-from loadbalancer import home, installation, ports, setting_lists, unix_sockets
+from loadbalancer import home, installation, ports, unix_sockets
 from loadbalancer.binaries import Binary
 from loadbalancer.installation_spec import InstallationSpec
 from loadbalancer.settings import BalancerSettings
 from loadbalancer.supervision.fleet import RELOAD_SIGNAL, RESTART_SIGNAL, STOP_SIGNALS, Fleet
 from loadbalancer.supervision.spare_pool import SparePool
+from ops import key_checks
 from ops.checks import open_files
 from ops.program import PROGRAM, SPARE
 from service.config import Config
@@ -72,8 +73,7 @@ def check_redis(config: Config, *, consumer: bool, claim: bool = False) -> Redis
 def key_environ(config: Config, settings: BalancerSettings, *, insecure: bool) -> dict[str, str]:
     """Refuse to listen beyond this machine without API keys; with `insecure`, print a warning instead.
 
-    Replicas of other machines judge keys themselves, so nginx alone before them needs none. A replica that listens on
-    loopback, where it asks for no keys, is none of those.
+    Replicas of other machines judge keys themselves, so nginx alone before them needs none.
 
     Returns:
         Environment of the replicas. If there are keys, it makes each replica require them, so that a lost key file
@@ -83,10 +83,9 @@ def key_environ(config: Config, settings: BalancerSettings, *, insecure: bool) -
         UsageError: Keys are required, and there are none.
         KeysRefused: The key file cannot be used.
     """
-    remote = setting_lists.remote_replicas(settings.remote_replicas)
-    if not settings.replicas and not any(exposure.is_loopback(replica.host) for replica in remote):
+    if key_checks.are_elsewhere(settings):
         return {}
-    listening = [(settings.host, settings.port), (settings.replicas_host, settings.replicas_port or settings.port)]
+    listening = key_checks.listeners(settings).values()
     for host, port in listening:
         if exposure.require_keys(config, host, port, insecure=insecure) is not None:
             return {"RECOLLECT_KEYS_REQUIRED": "true"}

@@ -11,6 +11,7 @@ from loadbalancer.errors import PortTaken
 from loadbalancer.settings import BalancerSettings
 from loadbalancer.supervision import foreign_listeners
 from loadbalancer.topology import address
+from ops import key_checks
 from ops.checks import open_files
 from ops.checks.finding import Finding
 from service.config import Config
@@ -47,8 +48,9 @@ def keys(config: Config) -> Finding:
     from service.security.keyring import Keyring
 
     settings = read(BalancerSettings, os.environ)
-    hosts = {"RECOLLECT_BALANCER_HOST": settings.host, "RECOLLECT_HOST": config.server.host}
-    if settings.replicas == 0:
+    hosts = {name: host for name, (host, _) in key_checks.listeners(settings).items()}
+    hosts["RECOLLECT_HOST"] = config.server.host
+    if key_checks.are_elsewhere(settings):
         return "ok", "The replicas of other machines check the API keys; nginx alone has none."
     exposed = " and ".join(f"{name} ({host})" for name, host in hosts.items() if not exposure.is_loopback(host))
     present = KeyFile.of(config).read()

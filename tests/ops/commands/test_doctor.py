@@ -91,6 +91,15 @@ def test_listening_beyond_this_machine_without_keys_is_warned_of(
         edge.setenv("RECOLLECT_REPLICAS", "0")
         edge.setenv("RECOLLECT_REMOTE_REPLICAS", "10.0.0.5:8081")
         assert _finding(config, "keys")[0] == "ok"
+        # A replica on loopback asks for no keys, so `balance` refuses this as well.
+        edge.setenv("RECOLLECT_REMOTE_REPLICAS", "10.0.0.5:8081,127.0.0.1:8081")
+        assert _finding(config, "keys")[0] == "warn"
+    with monkeypatch.context() as behind:
+        behind.setenv("RECOLLECT_BALANCER_HOST", "127.0.0.1")
+        behind.setenv("RECOLLECT_REPLICAS_HOST", "10.0.0.11")
+        behind.setenv("RECOLLECT_REPLICAS_PORT", "8101")
+        status, sentence = _finding(config, "keys")
+        assert (status, "RECOLLECT_REPLICAS_HOST (10.0.0.11)" in sentence) == ("warn", True)
     file = KeyFile(config.security_dir)
     with file.edit() as keys:
         keys.append(new_key(("recommend",), now_s=0, expires_in_s=1)[1])
