@@ -15,6 +15,8 @@ REDIS_TIER, CONSUMER_TIER, REPLICA_TIER, BALANCER_TIER = range(4)
 
 # Skips the part's own check of Redis: `up` and `balance` have checked it, and a part must restart while Redis is down.
 _SUPERVISED = "--supervised"
+# Where the supervisor probes parts, and where they therefore listen for it, whatever the setting says.
+_ADMIN_HOST = "127.0.0.1"
 # Time to exit beyond the drain.
 _EXIT_S = 1.0
 _CONSUMER_STOP_S = 9.0
@@ -84,7 +86,7 @@ def consumer_part(spec: InstallationSpec, admin_port: int) -> Part:
         command=_python_command(
             spec, ("consume", "--admin-port", str(admin_port), _SUPERVISED, *claim), "consumer.out"
         ),
-        probe=HttpProbe("127.0.0.1", admin_port, "/healthz"),
+        probe=HttpProbe(_ADMIN_HOST, admin_port, "/healthz"),
         ready_within_s=spec.settings.start_timeout_s,
         stop_within_s=_CONSUMER_STOP_S,
         needs_all=() if spec.redis is None else ("redis",),
@@ -102,7 +104,7 @@ def replica_part(spec: InstallationSpec, replica: Replica, slot: int, role: Sequ
         name=replica.name,
         tier=REPLICA_TIER,
         command=_python_command(spec, arguments, f"{replica.name}.out"),
-        probe=HttpProbe("127.0.0.1", replica.admin_port, "/readyz"),
+        probe=HttpProbe(_ADMIN_HOST, replica.admin_port, "/readyz"),
         ready_within_s=spec.settings.start_timeout_s,
         stop_within_s=spec.drain_s + _EXIT_S,
         needs_all=() if spec.redis is None else ("redis",),
@@ -153,4 +155,5 @@ def balancer_part(spec: InstallationSpec, argv: Sequence[str], balancer: Balance
 
 
 def _python_command(spec: InstallationSpec, arguments: tuple[str, ...], output: str) -> Command:
-    return Command((*spec.program, *arguments), spec.environ, spec.logs / output, arguments=arguments)
+    environ = {**spec.environ, "RECOLLECT_ADMIN_HOST": _ADMIN_HOST}
+    return Command((*spec.program, *arguments), environ, spec.logs / output, arguments=arguments)

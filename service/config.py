@@ -43,8 +43,8 @@ class ServerConfig:
     admin_host: Annotated[
         str,
         {"env": "RECOLLECT_ADMIN_HOST", "unit": "address"},
-        "Where a replica and the consumer listen for probes and metrics, which ask for no API key; in a container "
-        "0.0.0.0, so that the platform reaches them.",
+        "Where `recollect serve` and `recollect consume` listen for probes and metrics, which ask for no API key; in a "
+        "container 0.0.0.0, so that the platform reaches them. The parts of `up` and `balance` listen on 127.0.0.1.",
     ] = "127.0.0.1"
     keepalive_timeout_s: Annotated[
         float,

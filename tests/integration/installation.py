@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,14 @@ DATA = "demo:300x120x6000"
 
 
 class Up:
-    """A `recollect up` of two replicas."""
+    """A `recollect up` of two replicas, with more settings by variable."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, settings: Mapping[str, str] | None = None) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             self.port = int(server.getsockname()[1])
         self.home = folder / "var"
         self.environ = {**os.environ, "RECOLLECT_HOME": str(self.home), "RECOLLECT_LOGS": str(folder / "logs")}
+        self.environ |= settings or {}
         self.environ.pop("RECOLLECT_REDIS_URL", None)
         self.printed: list[str] = []
         self.groups: dict[int, str] = {}

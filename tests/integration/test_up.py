@@ -31,8 +31,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def up(folder: Path) -> Iterator[Up]:
-    """An installation that trained its first model on the demo data."""
-    made = Up(folder, "--data", DATA)
+    """An installation that trained its first model on the demo data.
+
+    The variable is for `serve` and `consume` run alone: these parts would otherwise not answer their supervisor.
+    """
+    made = Up(folder, "--data", DATA, settings={"RECOLLECT_ADMIN_HOST": "127.0.0.2"})
     try:
         made.wait_for("stop:")
         yield made
