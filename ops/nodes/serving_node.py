@@ -130,11 +130,12 @@ class ServingNode:
         return ["keepalived", "--dont-fork", "--log-console", "--vrrp", *pids]
 
     def _write_keepalived(self, others: Sequence[str], priority: int, virtual: str) -> None:
-        """Install the shipped files with this node's five values."""
+        """Install the shipped files with this node's values."""
         values = {
             "ADDRESS": f"{virtual}/24",
             "OWN": self.node.address,
             "PRIORITY": str(priority),
+            "URL": f"http://{self.node.address}:{PORT}",
         }
         text = (_DEPLOY / "keepalived.conf").read_text().replace("    $OTHER\n", "".join(f"    {a}\n" for a in others))
         for name, value in values.items():
