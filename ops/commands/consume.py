@@ -1,16 +1,18 @@
 """`recollect consume`: the consumer job."""
 
 import os
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from ops.options.shared_options import ClaimOption, SupervisedOption
 
+ADMIN_PORT: Final = 8092
+
 
 def command(
     *,
-    admin_port: Annotated[int, typer.Option("--admin-port", min=1, max=65535, help="Port for metrics.")] = 8092,
+    admin_port: Annotated[int, typer.Option("--admin-port", min=1, max=65535, help="Port for metrics.")] = ADMIN_PORT,
     claim: ClaimOption = False,
     supervised: SupervisedOption = False,
 ) -> int:

@@ -9,12 +9,12 @@ import typer
 
 from loadbalancer.settings import BalancerSettings
 from loadbalancer.topology import address, reachable
+from ops.commands.consume import ADMIN_PORT
 from service.config import Config, from_env
 from service.declared_settings import read
 from service.errors import RunError
 
 _TIMEOUT_S: Final = 3.0
-_CONSUMER_PORT: Final = 8092
 _PID_1: Final = Path("/proc/1/cmdline")
 
 
@@ -73,7 +73,7 @@ def question_for(argv: Sequence[str], environ: Mapping[str, str], config: Config
     """
     verb = argv[0] if argv else "up"
     if verb in {"serve", "consume"}:
-        default = config.server.admin_port if verb == "serve" else _CONSUMER_PORT
+        default = config.server.admin_port if verb == "serve" else ADMIN_PORT
         port = _option(argv, "--admin-port", default)
         return Question(f"recollect {verb}", reachable(config.server.admin_host), port)
     if verb in {"up", "balance"}:
