@@ -4,7 +4,8 @@
 # Run it once. A new watermark key would make replicas wait for the old one.
 #
 # NAMESPACE: the namespace of the secrets, recollect if not set.
-# RECOLLECT: the command `recollect`, for example "docker run --rm ... recollect"; the one on PATH if not set.
+# RECOLLECT: the command `recollect` of this machine, for example .venv/bin/recollect; the one on PATH if not set. It gets
+#   variables of this script and writes into a temporary folder, so that a container cannot stand in for it.
 set -eu
 umask 077
 namespace=${NAMESPACE:-recollect}
@@ -12,6 +13,10 @@ recollect=${RECOLLECT:-recollect}
 here=$(cd "$(dirname "$0")" && pwd)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
+# A shell that a signal ends runs no trap of EXIT, and the folder holds passwords.
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 random() { od -An -N "$1" -v -tx1 /dev/urandom | tr -d ' \n'; }
 digest() { printf %s "$1" | sha256sum | cut -d ' ' -f 1; }

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -53,6 +54,24 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Manifests:
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("The API key, shown only now: rk_")]
     assert line.split()[-1] not in done.stdout
     return parse(done.stdout)
+
+
+@pytest.mark.parametrize("name", ["HUP", "INT", "TERM"])
+def test_secrets_that_a_signal_ends_leave_no_password(tmp_path: Path, name: str) -> None:
+    """The signal comes when all of them are in the temporary folder."""
+    programs, folder = tmp_path / "programs", tmp_path / "folder"
+    for place in (programs, folder):
+        place.mkdir()
+    kubectl = programs / "kubectl"
+    kubectl.write_text(f'#!/bin/sh\nls "{folder}"/*/admin-password >"{tmp_path}/seen"\nkill -{name} $PPID\n')
+    kubectl.chmod(0o755)
+    environ = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(folder), "RECOLLECT": "echo rk_"}
+    # A test that runs in the background may ignore some of them, and a shell cannot take that back.
+    words = ["env", "--default-signal=HUP,INT,TERM", str(FOLDER / "secrets.sh")]
+    done = subprocess.run(words, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + signal.Signals[f"SIG{name}"], done.stderr
+    assert "admin-password" in (tmp_path / "seen").read_text()
+    assert list(folder.iterdir()) == []
 
 
 @pytest.fixture(scope="module", params=[("one-node",), ("many-nodes", "generation", "tls")], ids="+".join)
