@@ -6,7 +6,7 @@
 # usage: install.sh SOURCE [ROOT]
 #   SOURCE  the copy of the repository
 #   ROOT    the root of the machine's files; / if left out, and otherwise no user is made and no program is installed
-# RECOLLECT_UID: the id of the user, where machines share files.
+# RECOLLECT_UID: the id of the user, where machines share files, or one takes over the disk of another.
 set -eu
 source=$(cd "$1" && pwd)
 root=${2:-/}
@@ -16,6 +16,10 @@ units=$source/ops/deploy/systemd
 if [ -z "$root" ]; then
   getent passwd recollect >/dev/null || useradd --system ${RECOLLECT_UID:+--uid "$RECOLLECT_UID"} --user-group \
     --no-create-home --home-dir /var/lib/recollect --shell /usr/sbin/nologin recollect
+  if [ "$(id -u recollect)" != "${RECOLLECT_UID:-$(id -u recollect)}" ]; then
+    echo "The user recollect has the id $(id -u recollect), and not $RECOLLECT_UID as RECOLLECT_UID says." >&2
+    exit 1
+  fi
   install -d -m 0755 /opt/recollect
   if [ "$source" != /opt/recollect ]; then
     cp -R "$source/." /opt/recollect
@@ -44,6 +48,14 @@ chmod 0755 "$root/usr/local/bin/recollect"
 
 if [ -z "$root" ]; then
   chgrp recollect /etc/recollect /etc/recollect/recollect.toml
-  install -d -m 0700 -o recollect -g recollect /var/lib/recollect /var/log/recollect /var/cache/recollect
+  for folder in /var/lib/recollect /var/log/recollect /var/cache/recollect; do
+    # A disk of another machine, where the user had another id: systemd changes the owner of the files below only if the
+    # folder itself has the wrong one, so the folder is last. What other file systems hold is for their own machines.
+    if [ -d "$folder" ] && [ "$(stat -c %u:%g "$folder")" != "$(id -u recollect):$(id -g recollect)" ]; then
+      find "$folder" -mindepth 1 -xdev ! \( -type d -exec mountpoint -q {} \; \) \
+        -exec chown -h recollect:recollect {} +
+    fi
+    install -d -m 0700 -o recollect -g recollect "$folder"
+  done
   systemctl daemon-reload
 fi

@@ -33,8 +33,16 @@ def test_the_units_run_under_systemd(free_port: Callable[[], int], wait_until: C
         # The dependencies of the lock are those of the tests.
         machine.write("/usr/local/bin/make", "#!/bin/sh\n")
         machine.run("chmod", "755", "/usr/local/bin/make")
+        # The disk of a machine whose user had another id, with files of a third machine in it.
+        other = (
+            "umask 077; mkdir -p $0/archive $0/shared; chown 700:700 $0 $0/archive; mount -t tmpfs -o ro none $0/shared"
+        )
+        assert machine.run("sh", "-ec", other, "/var/lib/recollect").returncode == 0
         done = machine.run("sh", "/opt/recollect/ops/deploy/systemd/install.sh", "/opt/recollect")
         assert (done.returncode, done.stderr) == (0, "")
+        owners = machine.run("sh", "-c", "cd /var/lib/recollect && stat -c %U . archive shared").stdout
+        assert owners.split() == ["recollect", "recollect", "root"]
+        assert machine.run("umount", "/var/lib/recollect/shared").returncode == 0
         for unit in ("recollect.service", "recollect-nightly.service"):
             machine.write(f"/etc/systemd/system/{unit}.d/trial.conf", DROP_IN)
         settings = machine.run("cat", "/etc/recollect/recollect.toml").stdout
