@@ -6,6 +6,7 @@ Invariants:
 - `manifest.json` is there only when all shards are. Until then `progress.jsonl` has the inputs in its first line, and
   each finished shard, with the digest of its file, in a line of its own. So a generation that was killed goes on.
 - One process at a time writes.
+- A folder of something else stays as it is: nothing is written into it or removed from it.
 
 Names that begin with a point are no result: readers of whole folders pass them over.
 """
@@ -14,6 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -31,7 +33,8 @@ PROGRESS: Final = "progress.jsonl"
 SUFFIX: Final = ".parquet"
 _LOCK: Final = ".lock"
 _FROZEN: Final = ".frozen"
-_STAGED: Final = ".*.tmp"
+# What `published_files.replace` leaves of a file here when the process is killed.
+_STAGED: Final = re.compile(r"\.(?:shard-\d+\.parquet|progress\.jsonl|manifest\.json)\.[0-9a-f]+\.tmp")
 _FORMAT: Final = 1
 
 
@@ -81,18 +84,30 @@ class OutputFolder:
         """Make a folder if there is none, and hold it.
 
         Raises:
-            UsageError: Another process holds it.
+            UsageError: Another process holds it, or it holds something else.
             RunError: It cannot be written.
         """
         with _writing(path):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _require_own(path)
+            is_new = not (path / _LOCK).exists()
             file = (path / _LOCK).open("ab")
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(f"Another process generates lists in {path}.") from None
-            yield cls(path)
+                # A process that was refused may have removed it in between.
+                is_held = os.path.samestat(os.fstat(file.fileno()), (path / _LOCK).stat())
+            except (BlockingIOError, FileNotFoundError):
+                is_held = False
+            if not is_held:
+                raise UsageError(f"Another process generates lists in {path}.")
+            try:
+                yield cls(path)
+            except (UsageError, RunError):
+                # A folder that was refused is left as it was; one that was begun does without this file.
+                if is_new:
+                    (path / _LOCK).unlink(missing_ok=True)
+                raise
 
     @property
     def frozen(self) -> Path:
@@ -115,35 +130,42 @@ class OutputFolder:
         Raises:
             UsageError: The folder holds something else.
         """
-        for staged in self.path.glob(_STAGED):
-            staged.unlink()
         try:
             lines = (self.path / PROGRESS).read_bytes().splitlines(keepends=True)
         except FileNotFoundError:
-            others = sorted({path.name for path in self.path.iterdir()} - {_LOCK, _FROZEN, MANIFEST})
-            if others:
-                raise UsageError(f"{self.path} holds {others[0]}: name a new or an empty folder.") from None
+            _require_own(self.path)
+            self._remove_staged()
             return None
         try:
             # The last line of a killed process may be a part of one.
             begun, *entries = (json.loads(line) for line in lines if line.endswith(b"\n"))
             shards = [FinishedShard(**entry) for entry in entries]
-            is_known = begun["format"] == _FORMAT
-        except (ValueError, TypeError, KeyError):
+            is_known = _is_begun(begun)
+        except (ValueError, TypeError):
             is_known = False
         if not is_known:
             raise UsageError(f"{self.path / PROGRESS} is damaged, or of another version: remove it with its folder.")
+        self._remove_staged()
         self.finished = {shard.shard: shard for shard in shards if is_file(self.path / shard.file, shard)}
         found: dict[str, Any] = begun
         return found
 
     def peek(self) -> dict[str, Any] | None:
         """Return what `begin` wrote into a folder that is not complete, and change nothing; None if it did not."""
-        if (self.path / MANIFEST).exists() or not (self.path / PROGRESS).exists():
+        if (self.path / MANIFEST).exists():
             return None
-        with (self.path / PROGRESS).open("rb") as file:
-            begun: dict[str, Any] = json.loads(file.readline())
-        return begun
+        try:
+            with (self.path / PROGRESS).open("rb") as file:
+                begun = json.loads(file.readline())
+        except (OSError, ValueError):
+            return None
+        return begun if _is_begun(begun) else None
+
+    def _remove_staged(self) -> None:
+        with _writing(self.path):
+            for path in self.path.iterdir():
+                if _is_staged(path):
+                    path.unlink()
 
     def clear(self) -> None:
         """Remove the shards and what served to continue."""
@@ -206,13 +228,14 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         RunError: It cannot be read, or is of another version.
     """
     try:
-        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_bytes())
+        found = json.loads((path / MANIFEST).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise RunError(f"{path / MANIFEST} cannot be read: {error}.") from None
-    if manifest.get("format") != _FORMAT:
+    if not isinstance(found, dict) or found.get("format") != _FORMAT:
         raise RunError(f"{path / MANIFEST} is not of format {_FORMAT}.")
+    manifest: dict[str, Any] = found
     return manifest
 
 
@@ -230,6 +253,26 @@ def digest_of(path: Path) -> str:
     """Return the sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _require_own(path: Path) -> None:
+    """Refuse a folder that holds files, and no generation that was begun or completed."""
+    if (path / PROGRESS).exists() or (path / MANIFEST).exists():
+        return
+    others = sorted(one.name for one in path.iterdir() if one.name not in (_LOCK, _FROZEN) and not _is_staged(one))
+    if others:
+        raise UsageError(f"{path} holds {others[0]}: name a new or an empty folder.")
+
+
+def _is_staged(path: Path) -> bool:
+    return _STAGED.fullmatch(path.name) is not None and path.is_file()
+
+
+def _is_begun(value: Any) -> bool:
+    """Whether a value is what `begin` writes in this version."""
+    if not isinstance(value, dict) or value.get("format") != _FORMAT or not isinstance(value.get("inputs"), dict):
+        return False
+    return isinstance(value["inputs"].get("model"), str) and isinstance(value.get("as_of_ms"), int)
 
 
 def _append_line(path: Path, line: bytes) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,7 @@ def generate(
     """Begin or continue a folder, as the command does."""
     with OutputFolder.held(path) as folder:
         if folder.begun() is None:
-            folder.begin({"inputs": {"n": 12, "layout": layout}})
+            folder.begin({"inputs": {"model": "m", "n": 12, "layout": layout}, "as_of_ms": 0})
         generation.generate(folder, source, layout, erased, progress)
         manifest = {"inputs": {"n": 12, "layout": layout}, "users": N_USERS - int(source.left_out.sum())}
         return folder.finish(manifest)
@@ -176,24 +177,60 @@ def test_users_who_are_erased_meanwhile_get_no_list(
     assert verify(tmp_path / "lists", lambda *_: None)["users"] == N_USERS - 1
 
 
-def test_a_folder_has_one_writer_and_one_content(source: ShardSource, tmp_path: Path) -> None:
-    """Another process, and other files, are refused before anything is written."""
+def test_a_folder_has_one_writer(source: ShardSource, tmp_path: Path) -> None:
+    """Another process is refused before anything is written."""
     with OutputFolder.held(tmp_path / "lists"), pytest.raises(UsageError, match="Another process generates lists in"):
         generate(tmp_path / "lists", source)
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "notes.txt").touch()
-    with pytest.raises(UsageError, match=r"holds notes\.txt: name a new or an empty folder"):
-        generate(tmp_path / "other", source)
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{}\n", b"[1]\n", b'{"format": 1}\n{"shard": 0}\n', b'{"format": 9}\n', b"\0\n"]
+    ("name", "content", "reason"),
+    [
+        ("notes.txt", b"", "holds {}: name a new or an empty folder"),
+        (".report.tmp", b"unsaved", "holds {}: name a new or an empty folder"),
+        (".shard-00001.parquet.12.tmp/kept", b"", "holds .shard-00001.parquet.12.tmp: name a new"),
+        ("progress.jsonl", b'{"done": 3}\n', "damaged, or of another version"),
+        ("manifest.json", b'{"name": "a web page"}', "is not of format 1"),
+        ("manifest.json", b"[]", "is not of format 1"),
+    ],
+)
+def test_a_folder_of_something_else_stays_as_it_is(
+    source: ShardSource, tmp_path: Path, name: str, content: bytes, reason: str
+) -> None:
+    """It is refused, and nothing is written into it or removed from it."""
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(content)
+    before = sorted(tmp_path.rglob("*"))
+    with (
+        pytest.raises((UsageError, RunError), match=re.escape(reason.format(name))),
+        OutputFolder.held(tmp_path) as folder,
+    ):
+        assert folder.manifest() is not None or folder.begun() is not None
+    assert sorted(tmp_path.rglob("*")) == before
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}\n",
+        b"[1]\n",
+        b'{"format": 1}\n',
+        b'{"format": 1, "as_of_ms": 1, "inputs": {"n": 1}}\n',
+        b'{"format": 1, "as_of_ms": 1, "inputs": {"model": "m"}}\n{"shard": 0}\n',
+        b'{"format": 9, "as_of_ms": 1, "inputs": {"model": "m"}}\n',
+        b"\0\n",
+    ],
 )
 def test_a_record_of_progress_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
-    """Its owner decides about the folder."""
+    """Its owner decides about the folder; one that looks for a folder to continue passes it over."""
     (tmp_path / PROGRESS).write_bytes(content)
     with OutputFolder.held(tmp_path) as folder, pytest.raises(UsageError, match=r"progress\.jsonl is damaged, or of"):
         folder.begun()
+    if b"shard" not in content:
+        assert OutputFolder(tmp_path).peek() is None
 
 
 @pytest.fixture
