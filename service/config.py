@@ -304,7 +304,7 @@ class Config:
 
     @property
     def executor_dir(self) -> Path:
-        """Where the workers of a command on this machine find what they work on; gone with the command."""
+        """Where the workers of a command on this machine find what they work on; gone with it, or with the next one."""
         return self.home / "executor"
 
     @property

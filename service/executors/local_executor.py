@@ -1,16 +1,14 @@
 """An executor on this machine: worker processes, and values in files that they map.
 
 Invariants: a worker holds one task at a time and no state between two. The folder of values goes with the executor,
-also if that is killed: its workers remove it then.
+also if that is killed: its workers remove it then, or the next executor if they were killed, too.
 """
 
 import itertools
-import shutil
 import socket
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -23,6 +21,7 @@ from service.executors.executor import MOST_DEATHS, Keep, Ref, Watch, WorkerEven
 from service.executors.group_run import GroupRun
 from service.executors.local_group import GroupCall, run_local_group
 from service.executors.task_call import TaskFailed, called
+from service.executors.value_folder import value_folder
 from service.executors.worker_process import death_reason, exit_with_parent, spawn
 from service.training.algorithms.kernels import threads
 from service.training.interactions import Progress, no_progress
@@ -72,6 +71,7 @@ class LocalExecutor:
         self._n_threads: Final = max(1, threads.count() // n_workers)
         self._numbers = itertools.count()
         self._folder = Path()
+        self._held: Final = ExitStack()
         self._workers: list[_Worker] = []
 
     def __repr__(self) -> str:
@@ -79,8 +79,7 @@ class LocalExecutor:
 
     def __enter__(self) -> Self:
         """Make the folder; a process starts with its first task."""
-        self._parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._folder = Path(tempfile.mkdtemp(prefix="executor-", dir=self._parent))
+        self._folder = self._held.enter_context(value_folder(self._parent))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -91,7 +90,7 @@ class LocalExecutor:
         for worker in self._workers:
             worker.process.join()
         self._workers.clear()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._held.close()
 
     @property
     def n_workers(self) -> int:

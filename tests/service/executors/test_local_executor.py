@@ -123,7 +123,7 @@ def test_nothing_is_left(tmp_path: Path, wait_until: Callable[..., None]) -> Non
         results = executor.completed(total, [(np.ones(3), 0, n) for n in range(3)])
         assert next(results)[1] == 0
         results.close()  # type: ignore[attr-defined]  # a generator
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("executor-*")) == []
     for pid in {event.pid for event in seen}:
         wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), what="the worker to be gone")
 
