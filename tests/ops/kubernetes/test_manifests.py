@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,7 @@ def test_everything_that_a_pod_names_is_there(manifests: Manifests, secrets: Man
             for source in container.get("envFrom", ()):
                 assert manifests.named("ConfigMap", source["configMapRef"]["name"])
             for variable in container.get("env", ()):
-                if "valueFrom" in variable:
+                if "secretKeyRef" in variable.get("valueFrom", ()):
                     reference = variable["valueFrom"]["secretKeyRef"]
                     assert reference["key"] in secrets.named("Secret", reference["name"])["data"]
 
@@ -332,6 +333,28 @@ def test_a_pod_has_time_to_stop(manifests: Manifests) -> None:
         (container,) = spec["containers"]
         pause_s = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
         assert spec["terminationGracePeriodSeconds"] >= pause_s + drain_s + 10
+
+
+def test_each_night_has_a_folder_of_lists_and_old_ones_go(tmp_path: Path) -> None:
+    """The job's own script, with a `recollect` that writes down how it is called."""
+    (manifest,) = yaml.safe_load_all((FOLDER / "components/generation/generation.yaml").read_text())
+    (container,) = manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    (lists,) = [one["value"] for one in container["env"] if one["name"] == "LISTS"]
+    (claim,) = [one["mountPath"] for one in container["volumeMounts"] if one["name"] == "lists"]
+    assert Path(lists).parent == Path(claim)
+    (tmp_path / "recollect").write_text('#!/bin/sh\necho "$@" >"$RECORD"\n')
+    (tmp_path / "recollect").chmod(0o755)
+    folder = tmp_path / "lists" / "nightly"
+    now_s = time.time()
+    for name, age_days in (("old", 7.1), ("kept", 6.9)):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "shard-00000.parquet").touch()
+        os.utime(folder / name, (now_s - age_days * 86_400,) * 2)
+    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RECORD": str(tmp_path / "record")}
+    for job in ("first", "second"):
+        subprocess.run(container["command"], env={**environ, "LISTS": str(folder), "JOB": job}, check=True)
+        assert (tmp_path / "record").read_text() == f"generate --n 100 --live --output {folder}/{job}\n"
+    assert [path.name for path in folder.iterdir()] == ["kept"]
 
 
 def test_a_slot_outlives_its_pod(manifests: Manifests) -> None:
