@@ -48,7 +48,8 @@ def is_well(url: str) -> bool:
     assert re.search(r"^\$URL=http://127\.0\.0\.1:8080$", text, re.MULTILINE)
     script = re.search(r'^  script "(.*)"$', text, re.MULTILINE)
     assert script is not None
-    words = script[1].replace("/etc/keepalived", str(FOLDER)).replace("$URL", url).split()
+    # keepalived passes on $URL without braces as it is.
+    words = script[1].replace("/etc/keepalived", str(FOLDER)).replace("${URL}", url).split()
     return subprocess.run(["sh", *words], check=False).returncode == 0
 
 
