@@ -87,7 +87,7 @@ def own_base() -> str:
 
 
 def build(builder: str, wanted: Build) -> int:
-    """Build an image; return the exit code of the builder."""
+    """Build an image; return the exit code of the builder, or 2 if it cannot build with these settings of pip."""
     settings = pip_settings(_pip_config_list())
     folders = local_folders(settings)
     if builder == "docker" and folders:
@@ -95,6 +95,7 @@ def build(builder: str, wanted: Build) -> int:
             f"docker cannot mount {', '.join(map(str, folders))}, which pip's settings name, into a build: build"
             " with podman or buildah, or set PIP_CONFIG_FILE to settings whose index docker can reach.\n"
         )
+        return 2
     with _secrets(settings) as secrets:
         return subprocess.run(argv(builder, wanted, secrets, folders), cwd=ROOT, check=False).returncode
 

@@ -94,6 +94,16 @@ def test_the_command_for_buildah(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "--isolation" not in build_image.argv("podman", Build(), {}, [])
 
 
+def test_docker_is_not_asked_for_what_it_cannot_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A build that cannot see pip's packages would fail minutes later, in other words."""
+    monkeypatch.setattr(build_image, "_pip_config_list", lambda: f"global.find-links='{tmp_path}'\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_args, **_options: pytest.fail("docker was asked"))
+    assert build_image.build("docker", Build()) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
 def test_it_says_how_it_is_used() -> None:
     """By any Python, without a virtual environment."""
     command = [sys.executable, "-IS", "-c", "import sys; sys.path.insert(0, '.'); sys.argv[1:] = ['--help']\n"]
