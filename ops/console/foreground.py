@@ -50,7 +50,14 @@ def run(work: Callable[[], int]) -> int:
         parent_death_hook(parent)()
         signal.signal(signal.SIGINT, _interrupt_once)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return work()
+        code = work()
+        if code == INTERRUPTED:
+            # The sentence is printed. Waiting for threads in the middle of a computation could only end in a kill, and
+            # in the same sentence again.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        return code
     try:
         return _wait(child, watched)
     finally:
