@@ -24,7 +24,7 @@ TRAINING_EXTRAS ?=
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
   --no-header --only-binary :all: --upgrade
 
-.PHONY: setup deep cluster node image up check test coverage long bench peers compare lock clean help
+.PHONY: setup deep cluster node image up check suite test coverage long bench peers compare lock clean help
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -91,8 +91,12 @@ check: setup ## Lint, types, layout and documents
 # One worker more than cores: many tests wait for processes.
 SUITE := $(BIN)/pytest --numprocesses $$(($$(nproc) + 1)) --maxprocesses 5
 
-test: check ## Everything in check, then the whole test suite
+suite: setup
 	$(SUITE)
+
+# Side by side: the type checker uses one core, and tests wait for processes. Both are finished, whichever fails.
+test: setup ## Everything in check, and the whole test suite
+	@$(MAKE) --no-print-directory --jobs 2 --keep-going check suite
 
 # Apart from the others, because tracing takes a third of the time, most of it in the start of processes.
 coverage: check ## The whole test suite, and which lines it did not run

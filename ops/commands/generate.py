@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ops.chosen_executor import chosen_executor
 from ops.console.progress import StageProgress
 from ops.console.worker_screen import progress_screen, watch_of
 from ops.options.list_options import FilterOption
@@ -77,6 +76,7 @@ def command(
     if context.invoked_subcommand is not None:
         return 0
     with _needs_extra():
+        from ops.chosen_executor import chosen_executor
         from ops.offline import bulk_generation
         from ops.offline.bulk_generation import GenerationRequest
         from service.generation.shard_file import LAYOUTS

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ops.chosen_executor import chosen_executor
 from ops.console.command_runner import NOT_ACTIVATED
 from ops.console.table import table
 from ops.console.training_messages import (
@@ -91,6 +90,7 @@ def command(
     as_json: JsonOption = False,
 ) -> int:
     """Choose or fit an algorithm, measure on a hold-out, publish, activate; the status is 3 if it is not activated."""
+    from ops.chosen_executor import chosen_executor
     from service.models.rating_scale import RatingScale
     from service.training import pipeline
     from service.training.algorithms.kernels.threads import limit
