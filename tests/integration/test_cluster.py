@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +19,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ops.cluster.machine import interface_of
 from ops.nodes.network import network
 from ops.nodes.node import Node
 from service.errors import DataError, RunError
+from service.executors import ray_executor
 from service.executors.executor import MOST_DEATHS, Executor, WorkerEvent, using
 from service.executors.local_executor import LocalExecutor
 from service.executors.ray_executor import RayExecutor
@@ -165,6 +168,18 @@ def waiting_for_a_loss(marks: str, task: int) -> str:
     while not (path / "lost").exists():
         time.sleep(0.01)
     return socket.gethostname()
+
+
+def begun_with_others(marks: str, task: int, n_others: int) -> str:
+    """Return Ray's id of this machine when as many tasks are under way."""
+    import ray
+
+    path = Path(marks)
+    node: str = ray.get_runtime_context().get_node_id()
+    (path / f"{task}").write_text(node)
+    while len(list(path.iterdir())) < n_others:
+        time.sleep(0.01)
+    return node
 
 
 def killed_once(mark: str, value: int) -> int:
@@ -329,6 +344,47 @@ def test_networks_are_trained_over_the_network_between_machines(executor: RayExe
     with LocalExecutor(2, tmp_path) as local, ThreadPoolExecutor() as both:
         here = both.submit(trained, local)
         assert trained(executor) == here.result()
+
+
+def test_a_machine_that_joins_takes_tasks_if_it_has_the_code_of_the_command(
+    cluster: Cluster, executor: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a command that runs; five tasks at once are more than it gave to the workers that it found."""
+    import ray
+
+    from ops.cluster import ray_node
+    from ops.cluster.ray_environment import node_environment
+
+    token = Path(cluster.environ["RECOLLECT_HOME"]) / "cluster/token"
+    options = ray_node.NodeOptions(cluster.other.host_address, cluster.address, 0, 3, 100_000_000)
+    environ = node_environment(cluster.environ, token, interface_of(options.address))
+    marks = tmp_path / "marks"
+    marks.mkdir()
+
+    def part(name: str) -> AbstractContextManager[Any]:
+        return ray_node.running_node(options, environ, tmp_path / f"{name}.log", tmp_path / name)
+
+    def nodes() -> set[str]:
+        return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+    monkeypatch.setattr(ray_executor, "_COUNT_EVERY_S", 0.1)
+    before = nodes()
+    with ThreadPoolExecutor() as beside, ExitStack() as stack:
+        tasks = [(str(marks), task, 5) for task in range(5)]
+        # If a machine does not join, no task waits for it.
+        stack.callback(lambda: [(marks / f"{task}").touch() for task in range(5)])
+        done = beside.submit(lambda: dict(executor.completed(begun_with_others, tasks)))
+        with monkeypatch.context() as patched:
+            patched.setattr(ray_node, "code_version", lambda: "0.1.0-1234")
+            stack.enter_context(part("unlike"))
+        unlike = nodes() - before
+        stack.enter_context(part("alike"))
+        alike = nodes() - before - unlike
+        places = set(done.result().values())
+    assert len(unlike) == len(alike) == 1
+    assert alike < places
+    assert not unlike & places
+    assert not list(tmp_path.glob("*like"))
 
 
 def test_a_lost_machine_takes_no_result_with_it(
