@@ -1,5 +1,6 @@
 """The connection of a process to a cluster of Ray, and Ray's errors as sentences."""
 
+import importlib.util
 import logging
 import os
 import signal
@@ -75,10 +76,8 @@ def connected(address: str, own_address: str) -> Any:
     Raises:
         RunError: Ray is not installed, the head does not answer or refuses, or this machine is not of the cluster.
     """
-    try:
-        import ray
-    except ImportError:
-        raise RunError("A cluster needs the package ray: make cluster, or install recollect[cluster].") from None
+    if importlib.util.find_spec("ray") is None:
+        raise RunError("A cluster needs the package ray: make cluster, or install recollect[cluster].")
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), _CONNECT_TIMEOUT_S).close()
@@ -86,6 +85,8 @@ def connected(address: str, own_address: str) -> Any:
         raise RunError(
             f"No cluster answers at {address} ({error}); start its head with `recollect cluster head`."
         ) from None
+    import ray
+
     _keep_standard_output(ray)
     # Ray replaces what the command does on SIGTERM.
     before = signal.getsignal(signal.SIGTERM)

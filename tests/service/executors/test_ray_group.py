@@ -1,25 +1,27 @@
+"""What becomes of Ray's errors in a group.
+
+In a process of its own: Ray reads its settings when it is imported, and other tests connect with theirs.
+"""
+
+import importlib.util
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import pytest
 
 from service.errors import RunError
+from service.executors import ray_connection
 from service.executors.executor import WorkerEvent
 from service.executors.group_run import GroupRun
 from service.executors.ray_group import RayCall, RayGroup
 from service.executors.ray_values import pack
 from service.executors.worker_book import Place
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: make cluster")
-LOSSES = [
-    ray.exceptions.RayActorError(),
-    ray.exceptions.ActorUnschedulableError("The node that the actor has to run on is dead."),
-    ray.exceptions.GetTimeoutError("Get timed out."),
-]
-OTHERS = [
-    ray.exceptions.OutOfMemoryError("The worker used most."),
-    ray.exceptions.RuntimeEnvSetupError("No disk is left."),
-    ray.exceptions.RaySystemError("A socket is gone."),
-]
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: make cluster")
+LOSSES = ("RayActorError", "ActorUnschedulableError", "GetTimeoutError")
+OTHERS = ("OutOfMemoryError", "RuntimeEnvSetupError", "RaySystemError")
 RUN = "the part of the first member"
 
 
@@ -46,34 +48,46 @@ class StartedGroup(RayGroup):
         pass
 
 
-def ended_by(error: Exception, monkeypatch: pytest.MonkeyPatch) -> StartedGroup:
-    def get(ref: str) -> None:
-        assert ref == RUN
-        raise error
+def ends(names: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Return how a group ends with each error, at its start and later, and the states that it reported."""
+    import ray
 
-    monkeypatch.setattr(ray, "wait", lambda refs, **_: (refs, []))
-    monkeypatch.setattr(ray, "get", get)
-    return StartedGroup(None)
+    found: list[tuple[str, list[str]]] = []
+    for name in names:
+        error = getattr(ray.exceptions, name)(*([] if name == "RayActorError" else ["It is so."]))
+
+        def get(ref: str, error: Exception = error) -> None:
+            assert ref == RUN
+            raise error
+
+        ray.wait, ray.get = lambda refs, **_: (refs, []), get
+        ray_connection._lost = lambda ray, error: f"Lost: {error}"
+        for group in (StartedGroup(error), StartedGroup(None)):
+            try:
+                lost, result = group.result()
+                end = f"lost, {result}: {lost}"
+            except RunError as raised:
+                end = f"raised: {raised}"
+            found.append((end, [str(event.state) for event in group.events]))
+    return found
 
 
-@pytest.mark.parametrize("error", LOSSES, ids=lambda error: type(error).__name__)
-def test_a_process_that_is_gone_or_has_no_machine_any_more_is_a_loss(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def found() -> list[tuple[str, list[str]]]:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
+        return other.submit(ends, (*LOSSES, *OTHERS)).result()
+
+
+def test_a_process_that_is_gone_or_has_no_machine_any_more_is_a_loss(found: list[tuple[str, list[str]]]) -> None:
     """After which the group is started again."""
-    group = ended_by(error, monkeypatch)
-    for lost, result in (StartedGroup(error).result(), group.result()):
-        assert lost is not None
-        assert lost.startswith("A ")
-        assert result is None
-    assert [(event.state, event.task) for event in group.events] == [("died", 0)]
+    for at_start, later in zip(found[0:6:2], found[1:6:2], strict=True):
+        assert at_start[0].startswith("lost, None: A ")
+        assert later == (at_start[0], ["died"])
 
 
-@pytest.mark.parametrize("error", OTHERS, ids=lambda error: type(error).__name__)
-def test_another_error_of_ray_ends_the_command_with_a_sentence(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.executors.ray_connection._lost", lambda ray, error: f"Lost: {error}")
-    for group in (StartedGroup(error), ended_by(error, monkeypatch)):
-        with pytest.raises(RunError, match=r"^(A task was ended by Ray, because|Lost: )"):
-            group.result()
+def test_another_error_of_ray_ends_the_command_with_a_sentence(found: list[tuple[str, list[str]]]) -> None:
+    for end, _ in found[6:8]:
+        assert end.startswith("raised: A task was ended by Ray, because its machine")
+    assert len(found) == 12
+    for end, _ in found[8:]:
+        assert end.startswith("raised: Lost: ")
