@@ -372,7 +372,7 @@ def test_a_machine_that_joins_takes_tasks_if_it_has_the_code_of_the_command(
     with ThreadPoolExecutor() as beside, ExitStack() as stack:
         tasks = [(str(marks), task, 5) for task in range(5)]
         # If a machine does not join, no task waits for it.
-        stack.callback(lambda: [(marks / f"{task}").touch() for task in range(5)])
+        stack.callback(lambda: [(marks / f"{task}").write_text("") for task in range(5)])
         done = beside.submit(lambda: dict(executor.completed(begun_with_others, tasks)))
         with monkeypatch.context() as patched:
             patched.setattr(ray_node, "code_version", lambda: "0.1.0-1234")
