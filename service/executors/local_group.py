@@ -116,6 +116,7 @@ class LocalGroup:
                 try:
                     message = member.connection.recv()
                 except (EOFError, ConnectionResetError):
+                    self._take_what_was_sent()
                     member.process.join()
                     self._report(member, "died")
                     return death_reason(member.process.exitcode)
@@ -130,6 +131,14 @@ class LocalGroup:
                 else:
                     lost = message.failed.why
         return lost
+
+    def _take_what_was_sent(self) -> None:
+        """Take the messages that the first member has sent before another one died, or the next start misses them."""
+        first = self._members[0].connection
+        with suppress(EOFError, ConnectionResetError):
+            while first.poll():
+                if not isinstance(message := first.recv(), _Ended):
+                    self._run.take(message)
 
     def end(self) -> None:
         """End all processes."""

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,25 @@ def met(member: Member, table: NDArray[np.float64], factor: float) -> tuple[floa
         signal.pause()
     assert member.kept == b"half"
     return factor * float(table.sum()), pids, os.getpid()
+
+
+def kept_behind_others(member: Member) -> bytes | None:
+    """Keep something after other messages; then the other member dies."""
+    if member.rank:
+        with socket.create_connection((member.host, member.port)) as first:
+            first.recv(1)
+        if not member.attempt:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return None
+    assert member.listener is not None
+    with socket.socket(fileno=os.dup(member.listener)) as listener, listener.accept()[0]:
+        if not member.attempt:
+            for n in range(3):
+                member.progress("fit", n, 3)
+            member.keep(b"half")
+    if not member.attempt:
+        signal.pause()
+    return member.kept
 
 
 def killed(member: Member) -> None:
@@ -80,6 +100,25 @@ def test_a_group_that_loses_a_member_goes_on_from_what_it_kept(
     assert [event.worker for event in events if event.state == "died"] == ["member-2" if factor > 1 else "member-1"]
     assert len({event.pid for event in events}) == 4
     assert all(not Path(f"/proc/{event.pid}").exists() for event in events)
+
+
+def test_what_was_kept_before_a_death_is_taken_although_the_death_is_seen_first(
+    executor: LocalExecutor, events: list[WorkerEvent], wait_until: Callable[..., None]
+) -> None:
+    """By a command that is slow to read: the other member is dead before it has read the first message."""
+    events.clear()
+    kept: list[bytes] = []
+
+    def is_dead() -> bool:
+        (pid,) = (event.pid for event in events if event.worker == "member-2")
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
+
+    def progress(*step: object) -> None:
+        if step == ("fit", 0, 3):
+            wait_until(is_dead)
+
+    assert executor.run_group(kept_behind_others, (), stage="fit", keep=kept.append, progress=progress) == b"half"
+    assert kept == [b"half"]
 
 
 def test_a_group_that_does_not_get_on_is_given_up(executor: LocalExecutor, events: list[WorkerEvent]) -> None:
