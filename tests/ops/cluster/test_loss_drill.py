@@ -1,5 +1,7 @@
 """The drill of a cluster; what it does with two machines is in tests/integration/test_cluster.py in short."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,8 +9,11 @@ import typer
 
 from ops import cli
 from ops.cluster.__main__ import run, works
-from ops.cluster.loss_drill import LOSSES, Loss, Work, drill
+from ops.cluster.loss_drill import LOSSES, Loss, Work, at_work, drill
+from ops.nodes.network import network
+from ops.nodes.node import Node
 from service.errors import UsageError
+from tests.support.real_nodes import require_nodes
 
 
 class Machines:
@@ -53,6 +58,22 @@ def test_each_loss_is_compared_with_the_run_of_one_machine() -> None:
         *("train --workers 2", on_cluster, "lose worker", on_cluster, "lose machine", on_cluster),
         "join",
     ]
+
+
+def test_only_processes_of_the_node_with_a_task_are_at_work(tmp_path: Path, wait_until: Callable[..., None]) -> None:
+    """Not those of the other machine, nor workers that wait, nor any of a machine that is off."""
+    require_nodes()
+    with network(2, folder=tmp_path) as (first, second):
+
+        def start(node: Node, name: str) -> int:
+            return node.popen(["bash", "-c", f"exec -a {name} sleep 600"]).pid
+
+        busy = {start(second, "ray::do_task"), start(second, "ray::MemberProcess.run")}
+        start(second, "ray::IDLE")
+        elsewhere = start(first, "ray::do_task")
+        wait_until(lambda: set(at_work(second)) == busy and at_work(first) == [elsewhere])
+        second.kill()
+        assert at_work(second) == []
 
 
 def test_the_works_are_commands_with_known_options() -> None:
