@@ -320,7 +320,7 @@ def check_command(words: list[str]) -> None:
     if Path(program).name == "recollect":
         check_options(programs()["recollect"], rest, words)
     elif program == "make":
-        targets = set(re.findall(r"^([a-z]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
+        targets = set(re.findall(r"^([a-z-]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
         variables = set(re.findall(r"^([A-Z_]+) \?=", text_of(ROOT / "Makefile"), re.MULTILINE))
         assert {word for word in rest if "=" not in word} <= targets, words
         assert {word.partition("=")[0] for word in rest if "=" in word} <= variables, words
