@@ -232,7 +232,15 @@ def wait_for(count):
         assert time.monotonic() < deadline, zombies()
         time.sleep(0.01)
 child = subprocess.Popen(["sh", "-c", "exit 7"])
-subprocess.run(["sh", "-c", "sh -c 'exit 3' & :"])
+own, parent = os.getpid(), os.fork()
+if parent == 0:
+    if os.fork() == 0:
+        # Not before it is an orphan, or its parent could reap it.
+        while os.getppid() != own:
+            time.sleep(0.001)
+        os._exit(3)
+    os._exit(0)
+os.waitpid(parent, 0)
 wait_for(2)
 reap_orphans({child.pid})
 assert zombies() == {child.pid}
