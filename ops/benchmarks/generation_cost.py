@@ -166,10 +166,10 @@ def _with_workers(model: BulkModel, users: BulkUsers, workers: tuple[int, ...]) 
 
 
 def _into(path: Path, source: ShardSource) -> None:
-    nobody = np.zeros(len(source.users), bool)
+    erased = np.zeros(len(source.users), bool)
     with OutputFolder.held(path) as folder:
         folder.begin({})
-        generate(folder, source, "rows", lambda: nobody, lambda *_: None)
+        generate(folder, source, "rows", lambda: erased, lambda *_: None)
 
 
 def random_model(n_users: int, n_items: int, n_factors: int) -> ModelSnapshot:

@@ -1,4 +1,4 @@
-"""The token of a cluster: whoever has it can run code on every machine of the cluster."""
+"""The token of a cluster. A holder of the token can run code on every machine of the cluster."""
 
 import os
 import secrets

@@ -215,7 +215,7 @@ class LocalExecutor:
                     self._hand_out(waiting, call, report)
                     yield task
         finally:
-            # After an error or an early end, a worker may still be in the middle of a task that nobody waits for.
+            # After an error or an early end, a worker may still run a task whose result is not needed.
             for worker in [worker for worker in self._workers if worker.task is not None]:
                 worker.process.kill()
                 worker.process.join()

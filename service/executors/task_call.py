@@ -47,5 +47,5 @@ def called(function: Callable[..., Any], args: tuple[Any, ...], value_of: Callab
         return function(*(resolved(argument, value_of) for argument in args))
     except RecollectError as error:
         return TaskFailed(type(error), str(error))
-    except Exception as error:  # noqa: BLE001  # reported to whoever asked for the task
+    except Exception as error:  # noqa: BLE001  # the executor reports it
         return TaskFailed.of(error)

@@ -120,7 +120,7 @@ def largest_entries(
 def pair_sums(data: Sequences, found: Occurrences, how: PairWeights, rows: Rows) -> PairSums:
     """Return the sums of rows over these users and the earlier ones, for rows that later users continue.
 
-    Whoever continues them gets the bits of a single pass over all users, because the order of additions is the same.
+    Continued sums have the bits of a single pass over all users, because the order of additions is the same.
     """
     n, n_items = rows.stop - rows.first, data.n_items
     counts = np.zeros(n, dtype=np.int64)
