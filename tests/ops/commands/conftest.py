@@ -1,9 +1,11 @@
-"""An archive, and the commands on it."""
+"""An archive, and commands as they are called."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ops.cli import application
 from ops.commands.archive import app
 from ops.console.command_runner import run
 from service.config import Config
@@ -47,3 +49,17 @@ def filled(request: pytest.FixtureRequest, config: Config) -> Config:
             with path.open("ab") as file:
                 file.write(b'{"class": "feedback", "not": "committed"}\n{"torn')
     return config
+
+
+@pytest.fixture
+def recollect(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in a home; returns its exit code, its output and its errors."""
+
+    def call(home: Path, *argv: str) -> tuple[int, str, str]:
+        monkeypatch.setenv("RECOLLECT_HOME", str(home))
+        code = run(application([argv[0]]), list(argv))
+        return code, *capsys.readouterr()
+
+    return call

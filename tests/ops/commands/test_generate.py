@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from ops.cli import application
-from ops.console.command_runner import run
 from service.config import Config
 from service.models import active_model, artefact
 from service.models.user_erasure import ModelUserEraser
@@ -33,16 +31,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         homes[name] = tmp_path_factory.mktemp(name)
         pipeline.train(Config(home=homes[name]), data=DATA, algorithm=name, activate=True)
     return homes
-
-
-@pytest.fixture
-def recollect(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Recollect:
-    def call(home: Path, *argv: str) -> tuple[int, str, str]:
-        monkeypatch.setenv("RECOLLECT_HOME", str(home))
-        code = run(application([argv[0]]), list(argv))
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def generated(told: tuple[int, str, str]) -> Any:
