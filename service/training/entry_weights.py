@@ -43,7 +43,9 @@ def _limit_dislikes(weights: Float64, lengths: NDArray[np.integer[Any]]) -> None
     users = np.repeat(np.arange(lengths.size), lengths)
     likes = np.bincount(users, np.maximum(weights, 0), lengths.size)
     dislikes = np.bincount(users[negative], -weights[negative], lengths.size)
-    shares = np.minimum(1.0, MOST_DISLIKES * likes / np.where(dislikes > 0, dislikes, 1))
+    allowed = MOST_DISLIKES * likes
+    # Only quotients below 1 are computed: the others may overflow.
+    shares = np.divide(allowed, dislikes, out=np.ones_like(allowed), where=dislikes > allowed)
     weights[negative] *= shares[users[negative]]
 
 

@@ -61,6 +61,13 @@ def test_all_weights_are_those_of_single_histories(data: Interactions, weights: 
     np.testing.assert_allclose(found, expected[users, snapshot.history.indices], rtol=1e-12, atol=0)
 
 
+def test_the_smallest_dislike_changes_nothing() -> None:
+    """How often it goes into the likes is above the largest number."""
+    data = rated([(0, 0, 2.0), (0, 1, 5.0), (0, 2, 5.0)])
+    weights = HistoryWeights(dislike_below=3.0, dislike_weight=-1e-309)
+    assert entry_weights(history_entries(data), weights).tolist() == [-1e-309, 1.0, 1.0]
+
+
 @given(sets(), weightings())
 def test_dislikes_weigh_at_most_half_of_likes(data: Interactions, weights: HistoryWeights) -> None:
     """Below that they weigh what their events do."""
