@@ -150,9 +150,10 @@ def _with_workers(model: BulkModel, users: BulkUsers, workers: tuple[int, ...]) 
         for run in range(_RUNS):
             for count in workers:
                 pids = {os.getpid()}
-                executor = LocalExecutor(count, Path(home) / "executor", lambda event, pids=pids: pids.add(event.pid))  # type: ignore[misc]
-                # One thread each.
-                with limit(count), executor, using(executor):
+                with limit(count):
+                    # One thread each.
+                    executor = LocalExecutor(count, Path(home) / "executor", lambda event, pids=pids: pids.add(event.pid))  # type: ignore[misc]
+                with executor, using(executor):
                     few = BulkUsers(users.ids[: 256 * count], users.rows[: 256 * count])
                     _into(Path(home) / f"warm-{count}-{run}", ShardSource(model, few, 256, None, Pseudonymiser()))
                     started_s, before_s = time.perf_counter(), sum(map(cpu_s, pids))
