@@ -146,24 +146,28 @@ def _with_workers(model: BulkModel, users: BulkUsers, workers: tuple[int, ...]) 
     shards = 4 * max(workers, default=1)
     source = ShardSource(model, users, -(-len(users) // shards), None, Pseudonymiser())
     found: dict[int, list[tuple[float, float]]] = {count: [] for count in workers}
-    with TemporaryDirectory(prefix="recollect-generate-") as home:
-        for run in range(_RUNS):
-            for count in workers:
-                pids = {os.getpid()}
-                with limit(count):
-                    # One thread each.
-                    executor = LocalExecutor(count, Path(home) / "executor", lambda event, pids=pids: pids.add(event.pid))  # type: ignore[misc]
-                with executor, using(executor):
-                    few = BulkUsers(users.ids[: 256 * count], users.rows[: 256 * count])
-                    _into(Path(home) / f"warm-{count}-{run}", ShardSource(model, few, 256, None, Pseudonymiser()))
-                    started_s, before_s = time.perf_counter(), sum(map(cpu_s, pids))
-                    _into(Path(home) / f"lists-{count}-{run}", source)
-                    took_s, all_s = time.perf_counter() - started_s, sum(map(cpu_s, pids)) - before_s
-                    found[count].append((len(users) / took_s, 1e6 * all_s / len(users)))
+    for _ in range(_RUNS):
+        for count in workers:
+            with TemporaryDirectory(prefix="recollect-generate-") as home:
+                found[count].append(_by_workers(count, Path(home), model, users, source))
     return {
         count: (statistics.median(rate for rate, _ in runs), statistics.median(us for _, us in runs))
         for count, runs in found.items()
     }
+
+
+def _by_workers(count: int, home: Path, model: BulkModel, users: BulkUsers, source: ShardSource) -> tuple[float, float]:
+    """Return users a second and microseconds for a user of so many workers, which have a thread each."""
+    pids = {os.getpid()}
+    with limit(count):
+        executor = LocalExecutor(count, home / "executor", lambda event: pids.add(event.pid))
+    with executor, using(executor):
+        few = BulkUsers(users.ids[: 256 * count], users.rows[: 256 * count])
+        _into(home / "warm", ShardSource(model, few, 256, None, Pseudonymiser()))
+        started_s, before_s = time.perf_counter(), sum(map(cpu_s, pids))
+        _into(home / "lists", source)
+        took_s, all_s = time.perf_counter() - started_s, sum(map(cpu_s, pids)) - before_s
+    return len(users) / took_s, 1e6 * all_s / len(users)
 
 
 def _into(path: Path, source: ShardSource) -> None:
