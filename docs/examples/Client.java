@@ -45,6 +45,7 @@ public final class Client {
     public record Candidates(String model, String embeddingSpace, List<String> itemIds, List<Double> scores) {}
 
     private static final Set<Integer> AGAIN = Set.of(502, 503, 504);
+    private static final int ATTEMPTS = 2;
 
     private final String service;
     private final String key;
@@ -69,7 +70,9 @@ public final class Client {
             "recommendation_id", list.recommendationId(), "position", 0));
         // The replica that accepted the event reflects it at once, every other one within a second.
         Listed next = list;
-        while (next.events() == list.events()) {
+        for (int look = 0; next.events() == list.events(); look++) {
+            if (look == 20) throw new IllegalStateException("The list does not reflect the purchase.");
+            if (look > 0) Thread.sleep(100);
             next = client.recommend(Map.of("user_id", user, "n", 5, "fields", List.of("title")));
         }
         print(next);
@@ -125,13 +128,16 @@ public final class Client {
 
     /**
      * Any route, JSON in and out. After a broken connection, 502, 503 or 504 it is tried once more, with the same body
-     * and the same key; the deadline bounds both attempts together.
+     * and the same key, after a 503 when its Retry-After has passed. The deadline bounds both attempts and the pause
+     * together; if no time is left for the pause, the first failure is thrown. HttpClient itself repeats a GET once whose
+     * connection ends without an answer.
      */
     public Map<String, Object> call(String method, String path, Object body) throws IOException, InterruptedException {
         long until = System.nanoTime() + deadline.toNanos();
         String content = body == null ? "" : Json.write(body);
         String idempotencyKey = UUID.randomUUID().toString();
-        for (boolean first = true; ; first = false) {
+        for (int attempt = 1; ; attempt++) {
+            IOException failure;
             double pauseMs = 10 + 40 * ThreadLocalRandom.current().nextDouble();
             Duration left = Duration.ofNanos(Math.max(until - System.nanoTime(), 1));
             HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(service + path)).timeout(left)
@@ -142,16 +148,18 @@ public final class Client {
                 HttpResponse<String> response = http.send(request.build(), HttpResponse.BodyHandlers.ofString());
                 int status = response.statusCode();
                 if (status < 300) return object(Json.read(response.body()));
-                if (!first || !AGAIN.contains(status)) throw new Refused(status, detail(response.body()));
-                if (status == 503) pauseMs += 1000 * response.headers().firstValueAsLong("Retry-After").orElse(0);
-            } catch (Refused | HttpTimeoutException error) {
-                throw error;
+                failure = new Refused(status, detail(response.body()));
+                if (!AGAIN.contains(status)) throw failure;
+                String after = response.headers().firstValue("Retry-After").orElse("");
+                if (status == 503 && after.matches("\\d{1,6}")) pauseMs += 1000 * Integer.parseInt(after);
+            } catch (Refused refused) {
+                throw refused;
+            } catch (HttpTimeoutException error) {
+                failure = new HttpTimeoutException(method + " " + path + " was not answered within " + deadline.toMillis() + " ms.");
             } catch (IOException error) {
-                if (!first) throw error;
+                failure = new IOException(method + " " + path + " was not answered (" + error.getMessage() + ").", error);
             }
-            if (System.nanoTime() + pauseMs * 1e6 >= until) {
-                throw new HttpTimeoutException("No answer within " + deadline.toMillis() + " ms");
-            }
+            if (attempt == ATTEMPTS || System.nanoTime() + pauseMs * 1e6 >= until) throw failure;
             Thread.sleep(Math.round(pauseMs));
         }
     }

@@ -1,6 +1,10 @@
 // Recollect from JavaScript: one module without a package, for browsers and for Node.js 20 or later.
 
 const AGAIN = [502, 503, 504];
+const ATTEMPTS = 2;
+
+/** No answer came: the connection could not be made or broke, or the deadline passed; `cause` is the reason. */
+export class Unanswered extends Error {}
 
 /** An answer other than 2xx; the message is the sentence that says what is wrong. */
 export class Refused extends Error {
@@ -46,26 +50,31 @@ export class Client {
 
   /**
    * Any route, JSON in and out. After a broken connection, 502, 503 or 504 it is tried once more, with the same body and
-   * the same key; the deadline bounds both attempts together.
+   * the same key, after a 503 when its Retry-After has passed. The deadline bounds both attempts and the pause together;
+   * if no time is left for the pause, the first failure is thrown.
    */
   async call(method, path, body) {
     const headers = { "Content-Type": "application/json", "Idempotency-Key": crypto.randomUUID() };
     if (this.apiKey) headers.Authorization = `Bearer ${this.apiKey}`;
+    const ends = performance.now() + this.deadlineMs;
     const options = { method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(this.deadlineMs) };
-    for (let again = true; ; again = false) {
+    for (let attempt = 1; ; attempt++) {
+      let failure;
       let pauseMs = 10 + 40 * Math.random();
       try {
         const response = await fetch(this.service + path, options);
         if (response.ok) return await response.json();
-        if (!again || !AGAIN.includes(response.status)) {
-          throw new Refused(response.status, await response.json().catch(() => ({})));
-        }
-        if (response.status === 503) pauseMs += 1000 * Number(response.headers.get("Retry-After"));
+        failure = new Refused(response.status, await response.json().catch(() => ({})));
+        if (!AGAIN.includes(response.status)) throw failure;
+        if (response.status === 503) pauseMs += 1000 * (Number(response.headers.get("Retry-After")) || 0);
       } catch (error) {
-        if (!again || error instanceof Refused || options.signal.aborted) throw error;
+        // An answer that is not JSON will be none the next time either.
+        if (error === failure || error instanceof SyntaxError) throw error;
+        const reason = options.signal.aborted ? `within ${this.deadlineMs} ms` : `(${error.cause?.message ?? error.message})`;
+        failure = new Unanswered(`${method} ${path} was not answered ${reason}.`, { cause: error });
       }
+      if (attempt === ATTEMPTS || performance.now() + pauseMs >= ends) throw failure;
       await new Promise((resolve) => setTimeout(resolve, pauseMs));
-      options.signal.throwIfAborted();
     }
   }
 }
