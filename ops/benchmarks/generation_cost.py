@@ -20,7 +20,7 @@ from ops.benchmarks.counted_executor import cpu_s
 from service.executors.executor import using
 from service.executors.local_executor import LocalExecutor
 from service.generation.block_lists import BlockUsers, best_items
-from service.generation.bulk_users import BulkUsers
+from service.generation.bulk_users import BulkUsers, default_shard_users
 from service.generation.generation import generate
 from service.generation.list_model import BulkModel
 from service.generation.output_folder import OutputFolder
@@ -41,7 +41,6 @@ LISTS: Final = "lists"
 FILES: Final = "lists as Parquet files"
 _BLOCK: Final = 256
 _SEEN: Final = 20
-_RUNS: Final = 3
 
 
 class GenerationCost(NamedTuple):
@@ -63,9 +62,21 @@ class GenerationCost(NamedTuple):
     bytes_per_user: float
 
 
-def measure(
-    n_users: int, n_items: int, n_factors: int, n: int, rounds: int, workers: tuple[int, ...]
-) -> GenerationCost:
+class WorkerRuns(NamedTuple):
+    """What whole generations are measured.
+
+    Attributes:
+        counts: The numbers of worker processes to compare.
+        n_users: The users of each generation.
+        n_runs: Generations of each number.
+    """
+
+    counts: tuple[int, ...]
+    n_users: int
+    n_runs: int
+
+
+def measure(n_users: int, n_items: int, n_factors: int, n: int, rounds: int, runs: WorkerRuns) -> GenerationCost:
     """Measure all of them.
 
     Args:
@@ -74,9 +85,9 @@ def measure(
         n_factors: Of a user and an item.
         n: The length of a list.
         rounds: In each, every method takes the same users.
-        workers: The numbers of worker processes to compare.
+        runs: With worker processes.
     """
-    model = BulkModel(random_model(n_users, n_items, n_factors), ListRequest(n))
+    model = BulkModel(random_model(max(n_users, runs.n_users), n_items, n_factors), ListRequest(n))
     users = BulkUsers.of_model(model.snapshot)
     items = model.items
     size_bytes = 0
@@ -136,23 +147,22 @@ def measure(
         {name: 1e6 * statistics.median(times) / per_round for name, times in taken.items()},
         ratios[ARGPARTITION],
         ratios[SELECTION],
-        _with_workers(model, users, workers),
+        _with_workers(model, _first(users, runs.n_users), n, runs),
         size_bytes / (per_round * rounds),
     )
 
 
-def _with_workers(model: BulkModel, users: BulkUsers, workers: tuple[int, ...]) -> dict[int, tuple[float, float]]:
+def _with_workers(model: BulkModel, users: BulkUsers, n: int, runs: WorkerRuns) -> dict[int, tuple[float, float]]:
     """Return users a second and microseconds for a user of each number of workers, once they run; in turns."""
-    shards = 4 * max(workers, default=1)
-    source = ShardSource(model, users, -(-len(users) // shards), None, Pseudonymiser())
-    found: dict[int, list[tuple[float, float]]] = {count: [] for count in workers}
-    for _ in range(_RUNS):
-        for count in workers:
+    source = ShardSource(model, users, default_shard_users(len(users), n), None, Pseudonymiser())
+    found: dict[int, list[tuple[float, float]]] = {count: [] for count in runs.counts}
+    for _ in range(runs.n_runs):
+        for count in runs.counts:
             with TemporaryDirectory(prefix="recollect-generate-") as home:
                 found[count].append(_by_workers(count, Path(home), model, users, source))
     return {
-        count: (statistics.median(rate for rate, _ in runs), statistics.median(us for _, us in runs))
-        for count, runs in found.items()
+        count: (statistics.median(rate for rate, _ in each), statistics.median(us for _, us in each))
+        for count, each in found.items()
     }
 
 
@@ -162,12 +172,15 @@ def _by_workers(count: int, home: Path, model: BulkModel, users: BulkUsers, sour
     with limit(count):
         executor = LocalExecutor(count, home / "executor", lambda event: pids.add(event.pid))
     with executor, using(executor):
-        few = BulkUsers(users.ids[: 256 * count], users.rows[: 256 * count])
-        _into(home / "warm", ShardSource(model, few, 256, None, Pseudonymiser()))
+        _into(home / "warm", ShardSource(model, _first(users, 256 * count), 256, None, Pseudonymiser()))
         started_s, before_s = time.perf_counter(), sum(map(cpu_s, pids))
         _into(home / "lists", source)
         took_s, all_s = time.perf_counter() - started_s, sum(map(cpu_s, pids)) - before_s
     return len(users) / took_s, 1e6 * all_s / len(users)
+
+
+def _first(users: BulkUsers, count: int) -> BulkUsers:
+    return BulkUsers(users.ids[:count], users.rows[:count])
 
 
 def _into(path: Path, source: ShardSource) -> None:

@@ -43,7 +43,7 @@ def test_taste_is_measured_by_items_that_users_come_to(tmp_path: Path) -> None:
 
 def test_lists_in_bulk_are_measured_against_the_bare_product() -> None:
     """Every method takes the same users."""
-    found = generation_cost.measure(600, 1_500, 8, 10, 2, ())
+    found = generation_cost.measure(600, 1_500, 8, 10, 2, generation_cost.WorkerRuns((), 600, 1))
     assert len(found.us_per_user) == 5
     assert min(found.us_per_user.values()) > 0
     assert not found.workers
