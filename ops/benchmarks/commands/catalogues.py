@@ -20,7 +20,7 @@ def item_index(
     as_json: Json = False,
 ) -> int:
     """Measure lists with an item index and without one, and what the index misses."""
-    from ops.benchmarks import index_cost
+    from ops.benchmarks.catalogues import index_cost
 
     found = index_cost.measure(items, factors, lists)
     description = found.description
@@ -58,7 +58,7 @@ def generate(
     as_json: Json = False,
 ) -> int:
     """Measure the lists of many users against the bare matrix product and a selection from it."""
-    from ops.benchmarks import generation_cost
+    from ops.benchmarks.catalogues import generation_cost
 
     counts = tuple(int(count) for count in workers.split(",") if count)
     runs = generation_cost.WorkerRuns(counts, worker_users, worker_runs)
@@ -87,7 +87,7 @@ def item_search(
     as_json: Json = False,
 ) -> int:
     """Measure the search of a catalogue by words."""
-    from ops.benchmarks import search_cost
+    from ops.benchmarks.catalogues import search_cost
 
     found = search_cost.measure(items, searches)
     title = f"{items:,} items, indexed in {found.build_s:.1f} s, {found.index_bytes / 1e6:.0f} MB"
@@ -108,7 +108,7 @@ def search_taste(
     as_json: Json = False,
 ) -> int:
     """Measure what a user's taste is worth in a search for the last item by a word of its title."""
-    from ops.benchmarks import search_cost
+    from ops.benchmarks.catalogues import search_cost
 
     found = search_cost.taste(data, algorithm, users, seed, note)
     if as_json:

@@ -48,7 +48,7 @@ def keys(
     as_json: Json = False,
 ) -> int:
     """Measure the processor time of an API key check."""
-    from ops.benchmarks import key_check_cost
+    from ops.benchmarks.costs import key_check_cost
 
     found_us = key_check_cost.measure(calls, rounds)
     report({"us": found_us}, "", ("key", "µs"), ((name, f"{us:.2f}") for name, us in found_us.items()), as_json=as_json)
@@ -71,7 +71,7 @@ def fold_in(
     as_json: Json = False,
 ) -> int:
     """Measure the processor time of computing a user from interactions."""
-    from ops.benchmarks import fold_in_cost
+    from ops.benchmarks.costs import fold_in_cost
 
     found = fold_in_cost.measure(items, factors, interactions, calls, rounds)
     rows = ((name, f"{cost.median_us:,.0f}", f"{cost.p99_us:,.0f}") for name, cost in found.items())
@@ -95,7 +95,7 @@ def filters(
     as_json: Json = False,
 ) -> int:
     """Measure the processor time of filters, and of lists with them."""
-    from ops.benchmarks import filter_cost
+    from ops.benchmarks.costs import filter_cost
 
     found_us = filter_cost.measure(items, factors, rounds)
     rows = ((name, f"{us:,.1f}") for name, us in found_us.items())
@@ -116,12 +116,12 @@ def live(
     as_json: Json = False,
 ) -> int:
     """Store the live state of many users, and measure its memory, its saves and its look-ups."""
-    from ops.benchmarks import live_state
+    from ops.benchmarks.costs import live_state
     from ops.benchmarks.measured_process import run_measured
 
     with tempfile.TemporaryDirectory(prefix="recollect-live-") as directory:
         task = live_state.LiveTask(directory, users, events, interval_events)
-        written = run_measured("ops.benchmarks.live_state", task, live_state.LiveFigures)
+        written = run_measured("ops.benchmarks.costs.live_state", task, live_state.LiveFigures)
         found = live_state.read(Path(directory), users, readers)
     memory_bytes = sum(reader.pss_bytes for reader in found)
     figures = {"written": dataclasses.asdict(written), "readers": [dataclasses.asdict(reader) for reader in found]}

@@ -72,8 +72,8 @@ def outage(
     """Compare lists while Redis is stopped with normal ones, through the balancer."""
     import uvloop
 
-    from ops.benchmarks import outage as outages
-    from ops.benchmarks.halves import PairPlan
+    from ops.benchmarks.installations import outage as outages
+    from ops.benchmarks.installations.halves import PairPlan
     from ops.load.population import Target
 
     plan = PairPlan(pairs=pairs, seconds=seconds, rate=rate, connections=connections, seed=seed)
@@ -108,8 +108,8 @@ def services(
     """Compare lists of one process with lists of two services, through the balancer."""
     import uvloop
 
-    from ops.benchmarks import two_services
-    from ops.benchmarks.halves import PairPlan
+    from ops.benchmarks.installations import two_services
+    from ops.benchmarks.installations.halves import PairPlan
     from ops.load.population import Target
 
     plan = PairPlan(pairs=pairs, seconds=seconds, rate=rate, connections=connections, seed=seed)
@@ -151,7 +151,7 @@ def overload(
     """Offer an installation a multiple of its peak, through the balancer, and compare its goodput with the peak."""
     import uvloop
 
-    from ops.benchmarks import overload as overloads
+    from ops.benchmarks.installations import overload as overloads
 
     plan = overloads.OverloadPlan(
         pairs=pairs, seconds=seconds, factor=factor, peak_connections=peak_connections, connections=connections
@@ -187,7 +187,7 @@ def edge(
     as_json: Json = False,
 ) -> int:
     """Measure lists of known and new users at the edge, one request after another."""
-    from ops.benchmarks import edge_latency
+    from ops.benchmarks.installations import edge_latency
     from service.models import active_model
 
     plan = edge_latency.EdgePlan(n=n, requests=requests, seed=seed)
@@ -214,8 +214,8 @@ def scaling(
     """Send one replica shares of its peak, and print its processor time, its open requests and its latency."""
     import uvloop
 
-    from ops.benchmarks import scaling_signal
-    from ops.benchmarks.overload import requests
+    from ops.benchmarks.installations import scaling_signal
+    from ops.benchmarks.installations.overload import requests
 
     with Workbench.temporary() as bench:
         note(f"training on {data}")

@@ -78,7 +78,7 @@ def scale(
     as_json: Json = False,
 ) -> int:
     """Train on synthetic sets of a 16th, a quarter and the whole of a size, and compare the time of a rating."""
-    from ops.benchmarks import training_scale
+    from ops.benchmarks.fits import training_scale
     from service.training.data.demo import DemoSize
 
     plan = training_scale.ScalePlan(tuple(algorithms.split(",")), n_factors=factors, n_epochs=epochs, threads=threads)
@@ -99,7 +99,7 @@ def workers(
     as_json: Json = False,
 ) -> int:
     """Fit with workers and in one process of as many threads, and compare seconds and tables."""
-    from ops.benchmarks import worker_fits
+    from ops.benchmarks.fits import worker_fits
     from service.training.algorithms.registry import ConfiguredAlgorithm
 
     candidates = [ConfiguredAlgorithm.parse(name, settings or ()) for name in algorithms.split(",")]
@@ -120,7 +120,7 @@ def groups(
     as_json: Json = False,
 ) -> int:
     """Train networks by groups and by one process, and compare seconds of an epoch and quality."""
-    from ops.benchmarks import group_fits
+    from ops.benchmarks.fits import group_fits
     from service.training.algorithms.registry import ConfiguredAlgorithm
 
     candidates = [ConfiguredAlgorithm.parse(name, ("patience=0", *(settings or ()))) for name in algorithms.split(",")]
@@ -139,7 +139,7 @@ def new_items(
     as_json: Json = False,
 ) -> int:
     """Place items that a model was not trained on, by their attributes and their first raters."""
-    from ops.benchmarks import new_items as benchmark
+    from ops.benchmarks.fits import new_items as benchmark
 
     rows = list(benchmark.run(data, algorithms.split(","), seed, note))
     cells = [

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ops.benchmarks import cli, training_scale
+from ops.benchmarks import cli
+from ops.benchmarks.fits import training_scale
 from ops.benchmarks.peers import contest, pairs, peer, peer_comparison
 from ops.benchmarks.peers.contest import Contest, ContestPlan, Side
 from ops.benchmarks.peers.pairs import PAIRS, Pair

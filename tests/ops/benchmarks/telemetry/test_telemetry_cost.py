@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from ops.benchmarks import outage, recommend_route
-from ops.benchmarks.halves import Half
-from ops.benchmarks.key_check_cost import measure as measure_keys
+from ops.benchmarks import recommend_route
+from ops.benchmarks.costs.key_check_cost import measure as measure_keys
+from ops.benchmarks.installations import outage
+from ops.benchmarks.installations.halves import Half
 from ops.benchmarks.measured_process import run_measured
 from ops.benchmarks.telemetry import telemetry_cost
 from ops.benchmarks.telemetry.archiving import Archiving, ArchivingTask

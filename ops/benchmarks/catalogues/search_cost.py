@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from ops.benchmarks.index_cost import made_up_model
+from ops.benchmarks.catalogues.index_cost import made_up_model
 from service.lists.item_scores import ListUser
 from service.models.item_record import ItemRecord
 from service.models.item_records import ItemRecords

@@ -1,7 +1,7 @@
 """The figures of both shapes and the median of the pairs' ratios."""
 
-from ops.benchmarks import two_services
-from ops.benchmarks.halves import Half
+from ops.benchmarks.installations import two_services
+from ops.benchmarks.installations.halves import Half
 
 
 def half(p50_ms: float, failed: int = 0) -> Half:

@@ -106,7 +106,7 @@ def run(plan: ScalePlan, most: DemoSize, on_progress: Callable[[str], None]) -> 
     figures: list[dict[str, Any]] = []
     # All tasks are checked before the first one takes minutes.
     for task in list(plan.tasks(most)):
-        scaled = run_measured("ops.benchmarks.training_scale", task, Scaled)
+        scaled = run_measured("ops.benchmarks.fits.training_scale", task, Scaled)
         ns = 1e9 * scaled.epoch_s / task.n_ratings
         on_progress(
             f"{task.algorithm}, {task.n_ratings:,} ratings: {scaled.epoch_s:.2f} s an epoch, {ns:,.0f} ns a rating"

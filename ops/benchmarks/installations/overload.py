@@ -11,7 +11,14 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 from urllib.parse import quote
 
-from ops.benchmarks.open_loop import KindTally, LoadRound, RawKind, RawRequest, run_closed_loop, run_open_loop
+from ops.benchmarks.installations.open_loop import (
+    KindTally,
+    LoadRound,
+    RawKind,
+    RawRequest,
+    run_closed_loop,
+    run_open_loop,
+)
 from ops.benchmarks.workbench import HOST
 
 # One request in 7 reports an event, and one in 97 is a liveness probe.

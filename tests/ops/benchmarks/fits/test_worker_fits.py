@@ -1,6 +1,6 @@
 """The benchmark of workers compares like with like."""
 
-from ops.benchmarks import worker_fits
+from ops.benchmarks.fits import worker_fits
 from service.training.algorithms.registry import ConfiguredAlgorithm
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
-from ops.benchmarks.counted_executor import cpu_s
+from ops.benchmarks.fits.counted_executor import cpu_s
 from service.executors.executor import using
 from service.executors.local_executor import LocalExecutor
 from service.generation.block_lists import BlockUsers, best_items

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ops.benchmarks.edge_latency import FEATURES, KNOWN, SESSION, EdgePlan, EdgeResult, bodies, measure, rows
+from ops.benchmarks.installations.edge_latency import (
+    FEATURES,
+    KNOWN,
+    SESSION,
+    EdgePlan,
+    EdgeResult,
+    bodies,
+    measure,
+    rows,
+)
 from service.api.list_bodies import RecommendationsRequest
 from service.errors import RunError
 from service.models.features.attribute_categories import AttributeCategories

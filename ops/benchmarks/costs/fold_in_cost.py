@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from threadpoolctl import threadpool_limits
 
-from ops.benchmarks.random_towers import WINDOW, history_tower, sequence_tower
+from ops.benchmarks.costs.random_towers import WINDOW, history_tower, sequence_tower
 from service.models.fold_in.fold_in import fold_in
 from service.models.fold_in.settings import METHODS, NETWORK, FoldIn
 from service.models.history_weights import HistoryWeights

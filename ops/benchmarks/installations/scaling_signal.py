@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ops.benchmarks.open_loop import LoadRound, RawRequest, run_closed_loop, run_open_loop
+from ops.benchmarks.installations.open_loop import LoadRound, RawRequest, run_closed_loop, run_open_loop
 from ops.benchmarks.workbench import HOST
 
 SHARES: Final = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.3)

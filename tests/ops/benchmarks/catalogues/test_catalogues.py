@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.benchmarks import generation_cost, index_cost, search_cost
+from ops.benchmarks.catalogues import generation_cost, index_cost, search_cost
 
 
 def test_the_index_is_measured_against_exact_lists() -> None:

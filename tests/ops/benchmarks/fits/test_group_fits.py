@@ -2,7 +2,7 @@
 
 import pytest
 
-from ops.benchmarks import group_fits
+from ops.benchmarks.fits import group_fits
 from service.training.algorithms.registry import ConfiguredAlgorithm
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.benchmarks.counted_executor import CountedExecutor
+from ops.benchmarks.fits.counted_executor import CountedExecutor
 from service.executors.executor import using
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.kernels import threads

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ops.benchmarks.halves import Half, PairPlan, measure, rng
+from ops.benchmarks.installations.halves import Half, PairPlan, measure, rng
 from ops.benchmarks.workbench import replica_admin_ports, wait_until_archived
 from ops.load.http_connection import HttpClient
 from ops.load.population import Target, discover

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ops.benchmarks.open_loop import LoadRound, RawRequest, run_closed_loop, run_open_loop
-from ops.benchmarks.overload import OverloadResult, broken_promises, requests
+from ops.benchmarks.installations.open_loop import LoadRound, RawRequest, run_closed_loop, run_open_loop
+from ops.benchmarks.installations.overload import OverloadResult, broken_promises, requests
 from service.models.snapshot import ModelSnapshot
 from tests.integration.balanced import new_installation
 

@@ -1,4 +1,4 @@
-from ops.benchmarks import fold_in_cost
+from ops.benchmarks.costs import fold_in_cost
 from service.models.fold_in.settings import METHODS
 
 

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from ops.benchmarks.live_state import LiveFigures, LiveTask, events_of, read, rows
+from ops.benchmarks.costs.live_state import LiveFigures, LiveTask, events_of, read, rows
 from ops.benchmarks.measured_process import run_measured
 from telemetry.live.live_event import last_events
 from telemetry.live.state_snapshot import StateSnapshot
@@ -9,7 +9,7 @@ from telemetry.live.state_snapshot import StateSnapshot
 def test_a_small_state_is_measured(tmp_path: Path) -> None:
     """Written by one process and read by two, and it holds the events that were made."""
     task = LiveTask(str(tmp_path), 50, 4, 10, archived_lines=1000)
-    written = run_measured("ops.benchmarks.live_state", task, LiveFigures)
+    written = run_measured("ops.benchmarks.costs.live_state", task, LiveFigures)
     assert written.events == 290
     assert 0 < written.state_bytes < written.peak_bytes
     snapshot = StateSnapshot.open(tmp_path)

@@ -1,0 +1,1 @@
+"""Benchmarks of large catalogues: the item index, searches, and lists in bulk."""

@@ -1,0 +1,1 @@
+"""Benchmarks of the processor time that one part costs."""
