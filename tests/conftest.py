@@ -32,8 +32,8 @@ from service.models.vocabulary import Vocabulary
 # What fails in a helper is shown like what fails in a test.
 pytest.register_assert_rewrite("tests.support")
 
-from tests.support.redis_cluster import RedisCluster  # noqa: E402
-from tests.support.replica_app import client, context  # noqa: E402, F401 - fixtures of several files
+from tests.support.machines.redis_cluster import RedisCluster  # noqa: E402
+from tests.support.replicas.replica_app import client, context  # noqa: E402, F401 - fixtures of several files
 
 # How long an example takes is no promise, and other work on the machine makes any of them slow.
 settings.register_profile("untimed", parent=settings.default, deadline=None)

@@ -26,8 +26,8 @@ from service.training.data import datasets
 from service.training.evaluation import splits
 from service.training.evaluation.measures.prediction_error import rmse
 from service.training.interactions import Interactions, ReadReport, no_progress
-from tests.support.installed_algorithms import is_installed
-from tests.support.similar_list import similar_list
+from tests.support.models.installed_algorithms import is_installed
+from tests.support.models.similar_list import similar_list
 
 
 @dataclass(frozen=True)

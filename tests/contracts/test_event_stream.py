@@ -22,7 +22,7 @@ from telemetry.stream.key_names import KeyNames
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
 from telemetry.stream.redis_stream import RedisStream
 from telemetry.stream.watermark_seal import Seal
-from tests.support.redis_cluster import RedisCluster
+from tests.support.machines.redis_cluster import RedisCluster
 
 MakeStream = Callable[[], EventStream]
 KEYS = KeyNames()

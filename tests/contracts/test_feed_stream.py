@@ -12,7 +12,7 @@ from telemetry.stream.feed_stream import FeedEnds, FeedStream
 from telemetry.stream.key_names import KeyNames
 from telemetry.stream.memory_feed_stream import MemoryFeed, MemoryFeedStream
 from telemetry.stream.redis_feed_stream import RedisFeedStream
-from tests.support.redis_cluster import RedisCluster
+from tests.support.machines.redis_cluster import RedisCluster
 
 KEY = KeyNames().live
 

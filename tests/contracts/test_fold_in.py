@@ -20,8 +20,8 @@ from service.training.algorithms import registry
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import datasets
 from service.training.interactions import Interactions, no_progress
-from tests.support.installed_algorithms import is_installed
 from tests.support.interactions import rated
+from tests.support.models.installed_algorithms import is_installed
 
 
 @dataclass(frozen=True)

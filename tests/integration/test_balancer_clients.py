@@ -18,7 +18,7 @@ import pytest
 
 from tests.integration.balanced import BalancedInstallation, new_installation
 from tests.integration.load import Load
-from tests.support.certificates import make_certificate
+from tests.support.machines.certificates import make_certificate
 
 PAGE = "https://shop.example"
 RELOAD = [sys.executable, "-m", "ops", "balance", "reload"]

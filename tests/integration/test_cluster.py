@@ -33,7 +33,7 @@ from service.training.data import datasets
 from service.training.interactions import no_progress
 from tests.service.executors.test_run_group import met as met_and_killed
 from tests.service.executors.test_run_group import refused as member_refused
-from tests.support.real_nodes import require_nodes
+from tests.support.machines.real_nodes import require_nodes
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: make cluster")
 PORT = 7391
@@ -334,7 +334,7 @@ def test_the_error_of_any_member_is_raised(executor: RayExecutor) -> None:
 def test_networks_are_trained_over_the_network_between_machines(executor: RayExecutor, tmp_path: Path) -> None:
     """The exchange of gradients finds its way from machine to machine, and gives the bits of members on one machine."""
     pytest.importorskip("torch")
-    from tests.support.small_group import SmallConfig, fit_small, fitted_by_group
+    from tests.support.networks.small_group import SmallConfig, fit_small, fitted_by_group
 
     def trained(on: Executor) -> Any:
         fits = [(fit_small, SmallConfig(n_epochs=2, patience=2), "demo:60x40x900")]

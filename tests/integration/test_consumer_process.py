@@ -27,7 +27,7 @@ from telemetry.stream.redis_feed_stream import RedisFeedStream
 from telemetry.stream.redis_stream import RedisStream
 from tests.reference.live_state import live_state
 from tests.support import sample_events
-from tests.support.live_follower import LiveFollower
+from tests.support.live.live_follower import LiveFollower
 
 ROOT = Path(__file__).parents[2]
 STEPS = {name: (3, 1) for name in FAILPOINTS if name.startswith("consumer.")}

@@ -24,8 +24,8 @@ from ops.containers.pod import Pod
 from ops.nodes.network import network
 from service.errors import RunError
 from tests.integration.installation import DATA
-from tests.support.built_image import BuiltImages, built_images, require_images
-from tests.support.composed import Composed
+from tests.support.machines.built_image import BuiltImages, built_images, require_images
+from tests.support.machines.composed import Composed
 
 if not (os.environ.get("RECOLLECT_TEST_LONG") or os.environ.get("RECOLLECT_TEST_IMAGE")):
     pytest.skip("make image-check builds the images", allow_module_level=True)

@@ -10,7 +10,7 @@ import pytest
 from ops.nodes.drill import described
 from ops.nodes.nodes_drill import NodesDrill, NodesPlan
 from service.models.snapshot import ModelSnapshot
-from tests.support.real_nodes import require_nodes
+from tests.support.machines.real_nodes import require_nodes
 
 QUICK = {
     "RECOLLECT_BALANCERS": "1",

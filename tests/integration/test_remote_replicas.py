@@ -14,7 +14,7 @@ from ops.nodes.network import network
 from ops.nodes.node import Node
 from tests.integration.balanced import new_installation
 from tests.integration.load import Load
-from tests.support.real_nodes import require_nodes
+from tests.support.machines.real_nodes import require_nodes
 
 PORT = 8080
 

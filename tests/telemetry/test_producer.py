@@ -13,7 +13,7 @@ from telemetry.notes import DiskFailed, Dropped, Note
 from telemetry.producer import Acceptance, Offered, Producer
 from telemetry.settings import ProducerSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
-from tests.support.producers import SMALL, Gate, assert_sums, feedback, lines_in, running, served
+from tests.support.spools.producers import SMALL, Gate, assert_sums, feedback, lines_in, running, served
 
 AwaitUntil = Callable[..., Awaitable[None]]
 

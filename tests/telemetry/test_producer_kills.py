@@ -15,7 +15,7 @@ from telemetry.producer import Producer
 from telemetry.settings import ProducerSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
 from telemetry.wal.slot_inspection import spooled_lines
-from tests.support.producers import lines_in
+from tests.support.spools.producers import lines_in
 
 KILLS = 100 if os.environ.get("RECOLLECT_TEST_LONG") else 8
 

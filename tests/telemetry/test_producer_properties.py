@@ -11,7 +11,7 @@ from telemetry.errors import EventsRefusedError
 from telemetry.events import System, decode
 from telemetry.producer import Producer
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
-from tests.support.producers import SMALL, Gate, assert_sums, feedback, served
+from tests.support.spools.producers import SMALL, Gate, assert_sums, feedback, served
 
 ACTIONS = st.lists(
     st.sampled_from(

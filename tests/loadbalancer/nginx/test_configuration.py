@@ -19,7 +19,7 @@ from loadbalancer.nginx.configuration import OPTIONAL_DIRECTIVES, NginxHost
 from loadbalancer.settings import BalancerSettings
 from loadbalancer.topology import Balancer, RemoteReplica, Replica, Topology
 from service.serving.app import ROUTES
-from tests.support.certificates import make_certificate
+from tests.support.machines.certificates import make_certificate
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -13,7 +13,7 @@ from ops.cluster.loss_drill import LOSSES, Loss, Work, at_work, drill
 from ops.nodes.network import network
 from ops.nodes.node import Node
 from service.errors import UsageError
-from tests.support.real_nodes import require_nodes
+from tests.support.machines.real_nodes import require_nodes
 
 
 class Machines:

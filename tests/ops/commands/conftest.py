@@ -10,8 +10,8 @@ from ops.commands.archive import app
 from ops.console.command_runner import run
 from service.config import Config
 from telemetry.archive.compaction import compact
-from tests.support.archive_commits import addition, commit, seal
-from tests.support.archived_days import FIRST, SECOND, Archive
+from tests.support.archives.archive_commits import addition, commit, seal
+from tests.support.archives.archived_days import FIRST, SECOND, Archive
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from ops.commands.archive_export import rename_into_place
 from service.config import Config
 from telemetry.archive.archive_reader import read
 from telemetry.archive.parquet_file import read_lines
-from tests.support.archive_commits import addition, commit, seal
-from tests.support.archived_days import FIRST, ITEMS, SECOND, Archive
+from tests.support.archives.archive_commits import addition, commit, seal
+from tests.support.archives.archived_days import FIRST, ITEMS, SECOND, Archive
 
 
 class TestList:

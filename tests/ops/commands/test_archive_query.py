@@ -10,8 +10,8 @@ from telemetry.archive.archive_reader import read
 from telemetry.archive.compaction import compact
 from telemetry.archive.parquet_file import FIELDS, write_lines
 from telemetry.events import decode
-from tests.support.archive_commits import PRODUCER, addition, commit, seal
-from tests.support.archived_days import FIRST, Archive
+from tests.support.archives.archive_commits import PRODUCER, addition, commit, seal
+from tests.support.archives.archived_days import FIRST, Archive
 from tests.support.sample_events import item_change
 
 

@@ -21,7 +21,7 @@ from telemetry.events import System
 from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
-from tests.support.archive_commits import PRODUCER, addition, commit, line, seal
+from tests.support.archives.archive_commits import PRODUCER, addition, commit, line, seal
 from tests.support.sample_events import feedback, served
 
 EVENTS = [(seq, feedback(event_id=f"event-{seq}")) for seq in range(1, 9)]

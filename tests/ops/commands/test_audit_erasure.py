@@ -32,7 +32,7 @@ from telemetry.live.state_store import StateStore
 from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
-from tests.support.archive_commits import addition, commit, letter, seal
+from tests.support.archives.archive_commits import addition, commit, letter, seal
 from tests.support.sample_events import feedback, served
 
 FAST = ConsumerSettings(block_ms=10, discover_interval_s=0.05, commit_interval_s=0.0)

@@ -34,7 +34,7 @@ from telemetry.stream.event_stream import publish_watermarks
 from telemetry.stream.redis_stream import RedisStream
 from telemetry.stream.watermark_seal import Seal, load_or_create_key
 from telemetry.wal.slot_identity import IDENTITY_FILE, SlotIdentity, encode_identity
-from tests.support.certificates import make_certificate
+from tests.support.machines.certificates import make_certificate
 from tests.support.sample_events import feedback
 
 

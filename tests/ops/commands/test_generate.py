@@ -17,7 +17,7 @@ from service.models import active_model, artefact
 from service.models.user_erasure import ModelUserEraser
 from service.training import pipeline
 from telemetry.pseudonym import Pseudonymiser
-from tests.support.stored_state import with_state
+from tests.support.archives.stored_state import with_state
 
 Recollect = Callable[..., tuple[int, str, str]]
 DATA = "demo:60x40x900"

@@ -14,7 +14,7 @@ from service.models import active_model, artefact, scoring
 from service.models.scoring import TopNRequest
 from service.models.snapshot import ModelSnapshot
 from service.training import pipeline
-from tests.support.stored_state import with_state
+from tests.support.archives.stored_state import with_state
 
 Recollect = Callable[..., tuple[int, str, str]]
 DATA = "demo:60x40x900"

@@ -37,9 +37,9 @@ from telemetry.producer import Producer
 from telemetry.settings import LiveSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
 from telemetry.wal.slot_inspection import spooled_lines
-from tests.support import tiny_networks
-from tests.support.consumer_site import SHIP, Job
-from tests.support.replica_app import Client, body
+from tests.support.live.consumer_site import SHIP, Job
+from tests.support.networks import tiny_networks
+from tests.support.replicas.replica_app import Client, body
 
 N_ITEMS = 60
 

@@ -16,7 +16,7 @@ from ops.console.command_runner import run
 from ops.console.search_watch import SearchWatch
 from service.models import artefact, versions
 from service.training.search.search_run import SearchProgress
-from tests.support.pseudo_terminal import run_with_terminal_stderr
+from tests.support.machines.pseudo_terminal import run_with_terminal_stderr
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = ("--data", "demo:60x40x900")

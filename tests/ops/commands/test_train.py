@@ -14,7 +14,7 @@ from ops.commands.train import command
 from service.config import Config
 from service.errors import DataError
 from service.models import active_model, artefact, versions
-from tests.support.pseudo_terminal import run_with_terminal_stderr
+from tests.support.machines.pseudo_terminal import run_with_terminal_stderr
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = ("n_factors=4", "n_epochs=3")

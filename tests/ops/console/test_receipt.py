@@ -5,7 +5,7 @@ from ops.options.period import Period
 from telemetry.audit.event_outline import GapCount
 from telemetry.audit.reconciliation import EpochAccount
 from telemetry.audit.seq_runs import NEVER_CAME, STATES, Hole
-from tests.support.archive_commits import PRODUCER
+from tests.support.archives.archive_commits import PRODUCER
 
 
 class TestReceipt:

@@ -26,8 +26,8 @@ from ops.console.terminal import (
 )
 from service.config import Config
 from service.errors import UsageError
-from tests.support.archive_commits import addition, commit
-from tests.support.pseudo_terminal import read_to_end
+from tests.support.archives.archive_commits import addition, commit
+from tests.support.machines.pseudo_terminal import read_to_end
 from tests.support.sample_events import feedback
 
 # A clear screen, a title by C1, a turned word, a line separator, a tag, a lone surrogate, and letters that stay.

@@ -4,7 +4,7 @@ import pytest
 
 from ops.console.worker_screen import WorkerScreen
 from service.executors.executor import WorkerEvent
-from tests.support.pseudo_terminal import run_with_terminal_stderr
+from tests.support.machines.pseudo_terminal import run_with_terminal_stderr
 
 PROGRAM = """
 import sys

@@ -13,7 +13,7 @@ import yaml
 from loadbalancer.settings import BalancerSettings
 from ops.cli import VERBS
 from ops.options.environment import paths_by_name
-from tests.support.composed import FILE, parsed
+from tests.support.machines.composed import FILE, parsed
 
 
 @pytest.fixture

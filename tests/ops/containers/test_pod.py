@@ -12,7 +12,7 @@ import pytest
 from ops.containers.pod import Pod, PodSpec
 from ops.nodes.network import network
 from service.errors import RunError
-from tests.support.real_nodes import require_nodes
+from tests.support.machines.real_nodes import require_nodes
 
 PLACE = "/work"
 

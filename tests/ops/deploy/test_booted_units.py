@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.booted_machine import BootedMachine, require_booted_machine
+from tests.support.machines.booted_machine import BootedMachine, require_booted_machine
 
 UNITS = Path(__file__).resolve().parents[3] / "ops" / "deploy" / "systemd"
 # The rest of the machine's units is not started, and output is read from a file.

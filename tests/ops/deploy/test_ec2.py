@@ -13,7 +13,7 @@ import yaml
 from ops.options.environment import adopt, settings_of
 from service.security.api_key import KEY_PATTERN, new_key
 from service.security.key_file import KeyFile
-from tests.support.programs import need_programs
+from tests.support.machines.programs import need_programs
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "ops" / "deploy" / "ec2"

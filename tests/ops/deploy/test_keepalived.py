@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
-from tests.support.certificates import make_certificate
-from tests.support.programs import need_programs
+from tests.support.machines.certificates import make_certificate
+from tests.support.machines.programs import need_programs
 
 FOLDER = Path(__file__).resolve().parents[3] / "ops" / "deploy" / "keepalived"
 

@@ -17,7 +17,7 @@ import yaml
 
 from ops.kubernetes.manifests import parse, render
 from service.security.key_file import KeyFile
-from tests.support.programs import need_programs
+from tests.support.machines.programs import need_programs
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs"

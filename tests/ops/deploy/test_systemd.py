@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from ops import cli
-from tests.support.programs import need_programs
+from tests.support.machines.programs import need_programs
 
 ROOT = Path(__file__).resolve().parents[3]
 UNITS = ROOT / "ops" / "deploy" / "systemd"

@@ -20,8 +20,8 @@ from ops.kubernetes.volume_store import VolumeStore
 from ops.nodes.network import network
 from ops.nodes.node import Node
 from service.errors import RunError
-from tests.support.programs import need_programs
-from tests.support.real_nodes import require_nodes
+from tests.support.machines.programs import need_programs
+from tests.support.machines.real_nodes import require_nodes
 
 KIND, NAME = "StatefulSet", "recollect-replica"
 

@@ -22,7 +22,7 @@ from service.declared_settings import declared, read
 from service.metrics import Metrics
 from service.security.key_file import KeyFile
 from telemetry.secret_file import read_key
-from tests.support.programs import need_programs
+from tests.support.machines.programs import need_programs
 
 ROOT = Path(__file__).resolve().parents[3]
 # The oldest with `sleep` before a stop, one between, and the newest that the validator knows.

@@ -10,7 +10,7 @@ import pytest
 from ops.nodes.network import network
 from ops.nodes.node import Node
 from service.errors import RunError
-from tests.support.real_nodes import require_nodes
+from tests.support.machines.real_nodes import require_nodes
 
 ECHO = """import socket, sys
 server = socket.create_server(("", 7000))

@@ -15,7 +15,7 @@ from service.lists.item_scores import ListUser
 from service.lists.list_request import Boost, ListRequest, Pin
 from service.lists.pipeline import ListModel, MadeList, make_list
 from service.lists.sessions import SessionItem
-from tests.support.list_world import SIZES, World, world
+from tests.support.models.list_world import SIZES, World, world
 
 NOW_S = 7.0
 FILTERS = ['genres == "Comedy"', "year >= 1990", "rare"]

@@ -22,7 +22,7 @@ from service.client import (
     Unavailable,
 )
 from tests.service.client.scripted_server import CLOSE, SILENCE, ScriptedServer, answer
-from tests.support.certificates import make_certificate
+from tests.support.machines.certificates import make_certificate
 
 LIST = answer(
     200,

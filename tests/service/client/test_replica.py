@@ -22,8 +22,8 @@ from service.client import (
     UsedFeatures,
 )
 from service.serving.context import ReplicaContext
-from tests.support import replica_app
-from tests.support.replica_app import recorded_events
+from tests.support.replicas import replica_app
+from tests.support.replicas.replica_app import recorded_events
 
 Ask = Callable[..., Any]
 

@@ -20,8 +20,8 @@ from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from telemetry.batch import EventPosition
 from telemetry.live.live_event import LiveEvent
-from tests.support.list_world import SIZES, World, world
-from tests.support.replica_app import Client, body
+from tests.support.models.list_world import SIZES, World, world
+from tests.support.replicas.replica_app import Client, body
 
 NOW_S = 7.0
 FILTER = 'genres == "Comedy" and year < 1996'

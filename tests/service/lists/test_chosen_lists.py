@@ -15,7 +15,7 @@ from service.lists.list_request import ListRequest, Pin
 from service.lists.pipeline import ListModel, make_list, plain_list
 from service.lists.reduced import reduced_ranking
 from service.models.user_clusters import UserClusters
-from tests.support.list_world import World, world
+from tests.support.models.list_world import World, world
 
 worlds = st.builds(world, st.sampled_from([60, 400]), st.sampled_from(["factors", "neighbours"]), st.booleans())
 

@@ -7,7 +7,7 @@ from service.lists.item_scores import ListUser
 from service.lists.list_request import Boost, ListRequest, Pin
 from service.lists.pipeline import make_list
 from service.lists.sessions import SessionItem
-from tests.support.list_world import world
+from tests.support.models.list_world import world
 
 REQUESTS = [
     ListRequest(12, "u1", explain=4),

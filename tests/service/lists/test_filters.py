@@ -12,7 +12,7 @@ from service.lists.filters.evaluation import matching
 from service.lists.filters.masks import FilterMasks
 from service.lists.filters.parsing import LENGTH_LIMIT, parse
 from tests.reference.filters import matches
-from tests.support.attribute_columns import Attributes, ListedColumns
+from tests.support.models.attribute_columns import Attributes, ListedColumns
 
 FILMS: list[Attributes] = [
     {"genre": ["Comedy", "Romance"], "year": 1995, "tag": ["gore", "fun"], "dubbed": True},

@@ -20,9 +20,9 @@ from service.models.index.building import IndexRules, build
 from service.models.index.item_index import ItemIndex
 from service.models.personal_lists import personal
 from service.models.scoring import TopNRequest
-from tests.support.attribute_columns import Attributes
-from tests.support.clustered_model import N_USERS, clustered_model
-from tests.support.list_world import ListCatalogue, networks
+from tests.support.models.attribute_columns import Attributes
+from tests.support.models.clustered_model import N_USERS, clustered_model
+from tests.support.models.list_world import ListCatalogue, networks
 
 pytest.importorskip("faiss", reason="The extra `ann` is not installed.")
 

@@ -21,7 +21,7 @@ from service.models import scoring, similarity
 from service.models.personal_lists import personal
 from service.models.snapshot import ModelSnapshot
 from tests.reference.lists import ListedItem, Shelf, whole_list
-from tests.support.list_world import N_USERS, SIZES, ListCatalogue, World, world
+from tests.support.models.list_world import N_USERS, SIZES, ListCatalogue, World, world
 
 
 def shelf_of(this: World, request: ListRequest, user: ListUser | None) -> Shelf:

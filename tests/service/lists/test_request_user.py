@@ -13,8 +13,8 @@ from service.lists.sessions import SessionItem, with_session
 from service.models.fold_in.fold_in import fold_in
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import NO_HISTORY
-from tests.support import tiny_networks
-from tests.support.attribute_columns import ListedColumns
+from tests.support.models.attribute_columns import ListedColumns
+from tests.support.networks import tiny_networks
 
 MakeSnapshot = Callable[..., ModelSnapshot]
 COLUMNS = ListedColumns([{"genres": ["Comedy" if row % 2 else "Horror"], "year": 1990 + row} for row in range(60)])

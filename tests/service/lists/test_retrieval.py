@@ -17,8 +17,8 @@ from service.models import scoring
 from service.models.networks.networks import Networks
 from service.models.personal_lists import personal, personal_among
 from service.models.scoring import TopNRequest
-from tests.support.list_world import SIZES, world
-from tests.support.tiny_networks import DistanceRanker, MeanTower
+from tests.support.models.list_world import SIZES, world
+from tests.support.networks.tiny_networks import DistanceRanker, MeanTower
 
 USER = ListUser(1)
 this_kind = st.sampled_from(["factors", "ranked"])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
-from tests.support.similar_list import similar_list
+from tests.support.models.similar_list import similar_list
 
 Make = Callable[..., ModelSnapshot]
 

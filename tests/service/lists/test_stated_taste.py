@@ -16,7 +16,7 @@ from service.models.fold_in.settings import FoldIn
 from service.models.history_weights import HistoryWeights
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import RATING, UserHistory
-from tests.support.attribute_columns import ListedColumns
+from tests.support.models.attribute_columns import ListedColumns
 
 MakeSnapshot = Callable[..., ModelSnapshot]
 GENRES = ["Comedy", "Drama", "Horror"]

@@ -13,7 +13,7 @@ from telemetry.live.live_event import LiveEvent
 from telemetry.live.live_feed_reader import FeedBatch, LiveFeedReader
 from telemetry.live.state_manifest import StateManifest
 from telemetry.stream.memory_feed_stream import MemoryFeed, MemoryFeedStream
-from tests.support.live_events import event, marks_of
+from tests.support.live.live_events import event, marks_of
 
 Until = Callable[..., Awaitable[None]]
 

@@ -8,7 +8,7 @@ from telemetry.batch import EventPosition, Position
 from telemetry.live.feed_entry import ErasedUser
 from telemetry.live.live_event import LiveEvent, last_events
 from telemetry.live.state_watermark import applied_events, parse_watermark
-from tests.support.live_events import MemorySnapshot, event, marks_of
+from tests.support.live.live_events import MemorySnapshot, event, marks_of
 
 
 def positions(state: LiveState, user_id: str = "u1") -> list[EventPosition]:

@@ -18,7 +18,7 @@ from service.training.algorithms.popularity import PopularityConfig
 from service.training.assembly import assemble
 from telemetry.batch import Position
 from tests.support.interactions import rated
-from tests.support.live_events import MemorySnapshot, event
+from tests.support.live.live_events import MemorySnapshot, event
 
 SEEN = frozenset({"rating", "purchase", "dismiss"})
 TRAINED = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4)), max_size=6, unique_by=lambda pair: pair[0])

@@ -19,7 +19,7 @@ from service.models.networks.networks import Networks
 from service.models.snapshot import ModelSnapshot
 from telemetry.batch import Position
 from telemetry.live.feed_entry import ErasedUser
-from tests.support.live_events import MemorySnapshot, event
+from tests.support.live.live_events import MemorySnapshot, event
 
 SEEN = ("rating", "purchase", "dismiss")
 

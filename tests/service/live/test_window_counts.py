@@ -15,8 +15,8 @@ from service.serving.context import ReplicaContext
 from telemetry.batch import Position
 from telemetry.live.event_layer import EventLayer, write_layer
 from telemetry.live.live_event import LiveEvent
-from tests.support.live_events import MemorySnapshot, event
-from tests.support.replica_app import Client, body
+from tests.support.live.live_events import MemorySnapshot, event
+from tests.support.replicas.replica_app import Client, body
 
 DAY_S = 86_400
 END_S = 100 * DAY_S

@@ -16,7 +16,7 @@ from service.models import artefact, erased_users, publication, scoring
 from service.models.neighbourhood import Combine, Neighbourhood, Over, Signal
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
-from tests.support.similar_list import similar_list
+from tests.support.models.similar_list import similar_list
 
 N_USERS, N_ITEMS = 12, 9
 

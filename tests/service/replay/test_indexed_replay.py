@@ -20,7 +20,7 @@ from service.serving.ranked_list import RankedList
 from telemetry.events import Served
 from telemetry.ids import uuid7
 from telemetry.pseudonym import Pseudonymiser
-from tests.support.clustered_model import N_USERS, clustered_model
+from tests.support.models.clustered_model import N_USERS, clustered_model
 
 pytest.importorskip("faiss", reason="The extra `ann` is not installed.")
 

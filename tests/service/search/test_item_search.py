@@ -18,7 +18,7 @@ from service.search.item_search import ItemSearch, SearchResult, find
 from service.search.spelling import allowed_edits, distance
 from service.search.text_index import TextIndex
 from service.search.words import terms, tokens
-from tests.support.clustered_model import clustered_model
+from tests.support.models.clustered_model import clustered_model
 
 N_ITEMS = 200
 

@@ -13,7 +13,7 @@ from service.serving.context import ReplicaContext
 from service.serving.store import ModelStore
 from telemetry.producer import Producer
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
-from tests.support.listening_replica import ListeningReplica
+from tests.support.replicas.listening_replica import ListeningReplica
 
 
 @pytest.fixture(scope="module")

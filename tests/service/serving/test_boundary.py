@@ -17,7 +17,7 @@ from service.security.gate import Gate
 from service.security.keyring import Keyring
 from service.serving.app import ROUTES, build_app
 from service.serving.context import ReplicaContext
-from tests.support.replica_app import Client, body, recorded_events
+from tests.support.replicas.replica_app import Client, body, recorded_events
 
 
 async def test_with_keys_every_route_requires_its_scope(client: Client, context: ReplicaContext) -> None:

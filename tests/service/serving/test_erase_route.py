@@ -12,7 +12,7 @@ from service.models.vocabulary import Vocabulary
 from service.serving.app import build_app
 from service.serving.context import ReplicaContext
 from telemetry.pseudonym import Pseudonymiser
-from tests.support.replica_app import Client, body, recorded_events
+from tests.support.replicas.replica_app import Client, body, recorded_events
 
 
 async def test_an_erase_is_recorded_and_effective_at_once(client: Client, context: ReplicaContext) -> None:

@@ -10,7 +10,7 @@ from service.serving.app import build_app
 from service.serving.context import ReplicaContext
 from service.serving.store import ModelStore
 from telemetry.ids import rfc3339_ms
-from tests.support.replica_app import Client, body, recorded_events
+from tests.support.replicas.replica_app import Client, body, recorded_events
 
 
 async def test_events_are_accepted_with_ids_and_times(client: Client, context: ReplicaContext) -> None:

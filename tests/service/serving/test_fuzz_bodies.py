@@ -10,9 +10,9 @@ import orjson
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.support.described_answers import DOCUMENT, judge, validator
-from tests.support.generated_requests import good_id, ids, seeded
-from tests.support.listening_replica import ListeningReplica, request
+from tests.support.replicas.described_answers import DOCUMENT, judge, validator
+from tests.support.replicas.generated_requests import good_id, ids, seeded
+from tests.support.replicas.listening_replica import ListeningReplica, request
 
 BODY_SCHEMAS = {
     "/v1/recommendations": "RecommendationsRequest",

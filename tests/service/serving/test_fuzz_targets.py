@@ -10,9 +10,9 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.described_answers import DOCUMENT, judge
-from tests.support.generated_requests import good_id, ids, path_like, seeded
-from tests.support.listening_replica import ListeningReplica, request
+from tests.support.replicas.described_answers import DOCUMENT, judge
+from tests.support.replicas.generated_requests import good_id, ids, path_like, seeded
+from tests.support.replicas.listening_replica import ListeningReplica, request
 
 GETS = [path for path, item in DOCUMENT["paths"].items() if "get" in item]
 # The names of all query fields of lists, and any text.

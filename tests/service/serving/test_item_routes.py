@@ -10,7 +10,7 @@ from service.models.item_record import ItemRecord
 from service.models.item_records import ItemRecords
 from service.models.snapshot import ModelSnapshot
 from service.serving.context import ReplicaContext
-from tests.support.replica_app import Client, body, recorded_events
+from tests.support.replicas.replica_app import Client, body, recorded_events
 
 RECORD = {
     "title": "Heat (1995)",

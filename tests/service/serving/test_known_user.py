@@ -8,7 +8,7 @@ import numpy as np
 from service.models.fold_in.settings import FoldIn
 from service.models.snapshot import ModelSnapshot
 from service.serving.context import ReplicaContext
-from tests.support.replica_app import Client, body
+from tests.support.replicas.replica_app import Client, body
 
 
 async def test_training_and_events_are_shown_the_latest_first(client: Client, context: ReplicaContext) -> None:

@@ -8,7 +8,7 @@ import pytest
 from service.models.user_clusters import UserClusters
 from service.serving.context import ReplicaContext
 from service.serving.list_level import LEVELS, LevelCosts
-from tests.support.replica_app import Client, body, recorded_events
+from tests.support.replicas.replica_app import Client, body, recorded_events
 
 
 def test_the_best_level_that_fits_is_taken() -> None:

@@ -15,7 +15,7 @@ from service.models.item_records import ItemRecords
 from service.models.snapshot import ModelSnapshot
 from service.serving.app import ROUTES
 from service.serving.context import ReplicaContext
-from tests.support.replica_app import Client, body, recorded_events
+from tests.support.replicas.replica_app import Client, body, recorded_events
 
 
 async def test_a_known_user_gets_n_unseen_items(client: Client, context: ReplicaContext) -> None:

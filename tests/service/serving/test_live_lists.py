@@ -23,8 +23,8 @@ from service.serving.context import ReplicaContext
 from telemetry.live.state_watermark import parse_watermark
 from telemetry.pseudonym import Pseudonymiser
 from telemetry.settings import LiveSettings
-from tests.support.replica_app import Client, body, recorded_events
-from tests.support.small_transformers import tensors
+from tests.support.networks.small_transformers import tensors
+from tests.support.replicas.replica_app import Client, body, recorded_events
 
 WEIGHTS = HistoryWeights(half_life=3.0)
 

@@ -15,7 +15,7 @@ from service.serving.app import build_app
 from service.serving.context import ReplicaContext
 from service.serving.listener import Listener
 from service.serving.store import ModelStore
-from tests.support.replica_app import Client, body, recorded_events
+from tests.support.replicas.replica_app import Client, body, recorded_events
 
 
 @pytest.mark.parametrize(

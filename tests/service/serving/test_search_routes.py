@@ -16,7 +16,7 @@ from service.models.item_record import ItemRecord
 from service.models.item_records import ItemRecords
 from service.serving import catalogue_search
 from service.serving.context import ReplicaContext
-from tests.support.replica_app import Client, body, recorded_events
+from tests.support.replicas.replica_app import Client, body, recorded_events
 
 TITLES = {
     0: "Toy Story (1995)",

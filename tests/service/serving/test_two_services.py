@@ -28,8 +28,8 @@ from service.serving.context import ReplicaContext
 from service.serving.store import ModelStore
 from telemetry.producer import Producer
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
-from tests.support.replica_app import body
-from tests.support.two_services import TwoServices, two_services
+from tests.support.replicas.replica_app import body
+from tests.support.replicas.two_services import TwoServices, two_services
 
 N_ITEMS = 300
 Make = Callable[..., ModelSnapshot]

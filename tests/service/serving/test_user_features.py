@@ -11,8 +11,8 @@ from service.models.fold_in.fold_in import fold_in
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import NO_HISTORY
 from service.serving.context import ReplicaContext
-from tests.support import tiny_networks
-from tests.support.replica_app import Client, body, recorded_events
+from tests.support.networks import tiny_networks
+from tests.support.replicas.replica_app import Client, body, recorded_events
 
 
 @pytest.fixture

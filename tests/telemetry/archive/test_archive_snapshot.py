@@ -12,7 +12,7 @@ from telemetry.archive.compaction import compact
 from telemetry.catalogue.catalogue import Catalogue
 from telemetry.catalogue.commit import Progress
 from telemetry.errors import ArchiveError
-from tests.support.archive_commits import PRODUCER, addition, commit, line, lines_of, seal
+from tests.support.archives.archive_commits import PRODUCER, addition, commit, line, lines_of, seal
 from tests.support.sample_events import feedback
 
 DAY = "date=2026-11-21"

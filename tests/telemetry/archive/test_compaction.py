@@ -18,7 +18,7 @@ from telemetry.erasure.erasure_requests import replace_file
 from telemetry.erasure.line_matcher import LineMatcher
 from telemetry.erasure.rewriting import rewrite
 from telemetry.errors import ArchiveError
-from tests.support.archive_commits import addition, commit, line, lines_of, seal
+from tests.support.archives.archive_commits import addition, commit, line, lines_of, seal
 from tests.support.sample_events import feedback, served
 
 BEFORE = "2026-11-23"

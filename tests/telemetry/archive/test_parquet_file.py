@@ -10,7 +10,7 @@ from telemetry.archive.parquet_file import FIELDS, LETTER_FIELDS, connect, read_
 from telemetry.archive.schema_1 import expand
 from telemetry.errors import ArchiveError
 from telemetry.events import encode
-from tests.support.archive_commits import letter, line
+from tests.support.archives.archive_commits import letter, line
 from tests.support.sample_events import feedback, served
 
 ITEM = {"item_id": "318", "position": 0, "score": 4.71, "source": "personal", "propensity": 1.0}

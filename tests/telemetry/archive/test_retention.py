@@ -25,7 +25,7 @@ from telemetry.errors import FailpointError
 from telemetry.failpoints import Failpoints
 from telemetry.notes import DateRetired, Note, RetentionBehind
 from telemetry.settings import ConsumerSettings
-from tests.support.archive_commits import addition, commit, line, seal
+from tests.support.archives.archive_commits import addition, commit, line, seal
 from tests.support.sample_events import feedback, served
 
 TODAY = "2026-11-25"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.live_site import LiveSite
+from tests.support.live.live_site import LiveSite
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from telemetry.erasure.erasure import LateEventFilter, digest_of
 from telemetry.events import Feedback, System, decode, encode
 from telemetry.fingerprint import UNKNOWN
 from tests.support import sample_events
-from tests.support.deliveries import FINGERPRINTS, RECEIVED, entry, fingerprint, line, of_lines, sort
+from tests.support.live.deliveries import FINGERPRINTS, RECEIVED, entry, fingerprint, line, of_lines, sort
 
 NO_LATE_EVENTS = LateEventFilter("", {})
 

@@ -18,7 +18,7 @@ from telemetry.events import Record, decode, encode
 from telemetry.notes import LeaseTaken, SinkFailed, StandingBy
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
 from telemetry.stream.redis_stream import RedisStream
-from tests.support.consumer_site import KEYS, Job, Site, feedback, served
+from tests.support.live.consumer_site import KEYS, Job, Site, feedback, served
 
 AwaitUntil = Callable[..., Awaitable[None]]
 

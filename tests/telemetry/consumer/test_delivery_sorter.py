@@ -14,7 +14,7 @@ from telemetry.events import Record, encode
 from telemetry.notes import SequenceGapFound
 from telemetry.stream.event_stream import Delivered
 from tests.support import sample_events
-from tests.support.deliveries import (
+from tests.support.live.deliveries import (
     FINGERPRINTS,
     NOW,
     entry,

@@ -17,7 +17,7 @@ from telemetry.events import decode
 from telemetry.notes import EraseFailed, Note, UserErased
 from telemetry.settings import ConsumerSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
-from tests.support.erasures import AFTER, BEFORE, REQUESTED, USER, erase, line
+from tests.support.archives.erasures import AFTER, BEFORE, REQUESTED, USER, erase, line
 
 AwaitUntil = Callable[..., Awaitable[None]]
 QUICK = ConsumerSettings(

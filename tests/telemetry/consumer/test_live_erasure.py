@@ -8,7 +8,7 @@ import pytest
 from telemetry.live.state_manifest import StateManifest
 from telemetry.live.state_snapshot import StateSnapshot
 from telemetry.notes import EraseFailed
-from tests.support.live_site import USERS, LiveSite, check_followers, erasure, feedback, item_change, state_of
+from tests.support.live.live_site import USERS, LiveSite, check_followers, erasure, feedback, item_change, state_of
 
 AwaitUntil = Callable[..., Awaitable[None]]
 

@@ -7,7 +7,7 @@ import pytest
 
 from telemetry.batch import Position
 from tests.support import sample_events
-from tests.support.live_site import BY_HAND, USERS, LiveSite, check_followers, feedback, item_change, state_of
+from tests.support.live.live_site import BY_HAND, USERS, LiveSite, check_followers, feedback, item_change, state_of
 
 AwaitUntil = Callable[..., Awaitable[None]]
 

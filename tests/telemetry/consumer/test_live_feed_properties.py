@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from telemetry.archive.compaction import compact
 from telemetry.live.state_manifest import FILE_NAME
 from tests.reference.live_state import item_changes, live_state
-from tests.support.live_follower import LiveFollower
-from tests.support.live_site import LiveSite, erasure, feedback, item_change
+from tests.support.live.live_follower import LiveFollower
+from tests.support.live.live_site import LiveSite, erasure, feedback, item_change
 
 USERS = ("a", "b", "c")
 PRODUCERS = ("p", "q", "r")

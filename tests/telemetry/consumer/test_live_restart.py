@@ -8,7 +8,7 @@ from telemetry.archive.compaction import compact
 from telemetry.batch import Position
 from telemetry.live.state_manifest import FILE_NAME, StateManifest
 from telemetry.notes import StateRestored
-from tests.support.live_site import LiveSite, check_followers, feedback, item_change, restored_note
+from tests.support.live.live_site import LiveSite, check_followers, feedback, item_change, restored_note
 
 
 async def test_a_restart_continues_the_snapshot(site: LiveSite) -> None:

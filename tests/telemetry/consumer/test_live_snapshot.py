@@ -15,7 +15,7 @@ from telemetry.live.state_manifest import FILE_NAME, Stamp, StateManifest
 from telemetry.live.state_snapshot import StateSnapshot
 from telemetry.notes import FeedBegun, StateFailed
 from tests.reference.live_state import live_state
-from tests.support.live_site import (
+from tests.support.live.live_site import (
     BY_HAND,
     NOW_MS,
     USERS,

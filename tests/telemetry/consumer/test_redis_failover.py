@@ -8,8 +8,8 @@ import pytest
 
 from telemetry.events import Served
 from telemetry.producer import Producer
-from tests.support.consumer_site import KEYS, Site, served
-from tests.support.redis_cluster import RedisCluster
+from tests.support.live.consumer_site import KEYS, Site, served
+from tests.support.machines.redis_cluster import RedisCluster
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from telemetry.erasure.erasure import read_receipts, user_digest
 from telemetry.erasure.erasure_requests import expire_requests, finish_requests, late_event_filter
 from telemetry.errors import ArchiveError
 from telemetry.ids import rfc3339_ms
-from tests.support.erasures import REQUESTED, USER
+from tests.support.archives.erasures import REQUESTED, USER
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ from telemetry.catalogue.commit import ErasureRequest
 from telemetry.erasure.line_matcher import LineMatcher
 from telemetry.events import encode
 from tests.support import sample_events
-from tests.support.erasures import REQUESTED, line
+from tests.support.archives.erasures import REQUESTED, line
 
 
 def test_a_user_is_recognised_however_the_id_is_written() -> None:

@@ -16,7 +16,7 @@ from telemetry.catalogue.commit import CommitContent, ErasureRequest, FileLength
 from telemetry.erasure.erasure_requests import replace_file
 from telemetry.erasure.line_matcher import LineMatcher
 from telemetry.erasure.rewriting import contains_users, rewrite
-from tests.support.erasures import AFTER, BEFORE, DAY, REQUESTED, USER, line
+from tests.support.archives.erasures import AFTER, BEFORE, DAY, REQUESTED, USER, line
 
 
 @pytest.fixture

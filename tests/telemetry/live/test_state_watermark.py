@@ -8,7 +8,7 @@ from telemetry.batch import EventPosition, Position
 from telemetry.errors import BadEventError
 from telemetry.live.live_event import last_events
 from telemetry.live.state_watermark import PendingEvent, applied_events, parse_watermark, watermark_text
-from tests.support.live_events import event
+from tests.support.live.live_events import event
 
 PRODUCERS = ("0193aaaa-bbbb-7ccc-8ddd-00000000aaaa", "b")
 

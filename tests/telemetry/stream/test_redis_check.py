@@ -30,7 +30,7 @@ from telemetry.stream.redis_feed_stream import RedisFeedStream
 from telemetry.stream.redis_stream import RedisStream
 from tests.conftest import RedisServer
 from tests.support import sample_events
-from tests.support.redis_cluster import RedisCluster
+from tests.support.machines.redis_cluster import RedisCluster
 
 AwaitUntil = Callable[..., Awaitable[None]]
 ROOT = Path(__file__).parents[3]

@@ -11,7 +11,7 @@ import pytest
 
 from telemetry.errors import StreamAwayError
 from telemetry.stream.redis_stream import RedisStream
-from tests.support.certificates import make_certificate
+from tests.support.machines.certificates import make_certificate
 
 AwaitUntil = Callable[..., Awaitable[None]]
 

@@ -11,7 +11,7 @@ from telemetry.stream.redis_link import RedisLink, addresses
 from telemetry.stream.redis_slots import slot_of_key
 from telemetry.stream.redis_stream import RedisStream
 from tests.conftest import RedisServer
-from tests.support.redis_cluster import ClusterNode, RedisCluster
+from tests.support.machines.redis_cluster import ClusterNode, RedisCluster
 
 
 @pytest.fixture

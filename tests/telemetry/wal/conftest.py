@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.spool_log import Log
+from tests.support.spools.spool_log import Log
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from telemetry.wal.frame import encode_frame
 from telemetry.wal.journal import Journal
 from telemetry.wal.segment import SegmentHeader, encode_header, file_name
 from tests.support import sample_events
-from tests.support.shadow_disk import ShadowDisk
+from tests.support.spools.shadow_disk import ShadowDisk
 
 HOME = Path("/spool/0")
 PRODUCER = "01a1-producer"

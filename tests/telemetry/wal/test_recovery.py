@@ -7,7 +7,7 @@ from telemetry.wal.frame import encode_frame
 from telemetry.wal.segment import SegmentHeader, encode_header, file_name
 from telemetry.wal.slot_identity import IDENTITY_FILE
 from tests.support import sample_events
-from tests.support.spool_log import Log
+from tests.support.spools.spool_log import Log
 
 
 async def test_events_of_a_killed_process_keep_their_numbers(log: Log) -> None:

@@ -2,7 +2,7 @@ import pytest
 
 from telemetry.batch import Position
 from telemetry.errors import SpoolError
-from tests.support.spool_log import Log
+from tests.support.spools.spool_log import Log
 
 
 async def move(log: Log, producer: str, epoch: int, after: Position) -> int:

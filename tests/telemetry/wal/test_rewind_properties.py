@@ -26,9 +26,9 @@ from telemetry.shipper import Shipper
 from telemetry.wal.slot import Slot
 from telemetry.wal.spool import Spool
 from tests.support import sample_events
-from tests.support.killed_spool import kill
-from tests.support.lossy_stream import Archive, LossyServer, UnreliableConnection
-from tests.support.shadow_disk import ShadowDisk
+from tests.support.spools.killed_spool import kill
+from tests.support.spools.lossy_stream import Archive, LossyServer, UnreliableConnection
+from tests.support.spools.shadow_disk import ShadowDisk
 
 LONG = bool(os.environ.get("RECOLLECT_TEST_LONG"))
 DIRECTORY = Path("/spool/0")

@@ -8,7 +8,7 @@ from telemetry.batch import Position
 from telemetry.errors import SpoolError
 from telemetry.settings import ProducerSettings
 from telemetry.wal.drops import DROP_KINDS, DropCount
-from tests.support.spool_log import Log
+from tests.support.spools.spool_log import Log
 
 AwaitUntil = Callable[..., Awaitable[None]]
 

@@ -22,8 +22,8 @@ from telemetry.wal.frame import encode_frame
 from telemetry.wal.slot import Slot
 from telemetry.wal.spool import Spool
 from tests.support import sample_events
-from tests.support.killed_spool import kill
-from tests.support.shadow_disk import ShadowDisk
+from tests.support.spools.killed_spool import kill
+from tests.support.spools.shadow_disk import ShadowDisk
 
 TRIALS = 1200 if os.environ.get("RECOLLECT_TEST_LONG") else 23
 DIRECTORY = Path("/spool/0")

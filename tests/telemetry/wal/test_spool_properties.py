@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from telemetry.batch import Position
-from tests.support.spool_world import World
+from tests.support.spools.spool_world import World
 
 LONG = bool(os.environ.get("RECOLLECT_TEST_LONG"))
 

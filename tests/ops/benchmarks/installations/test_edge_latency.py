@@ -26,7 +26,7 @@ from service.models.features.attribute_categories import AttributeCategories
 from service.models.features.feature_encoder import FeatureEncoder
 from service.models.networks.networks import Networks
 from service.models.snapshot import ModelSnapshot
-from tests.support.tiny_networks import MeanTower
+from tests.support.networks.tiny_networks import MeanTower
 
 PLAN = EdgePlan(n=3, requests=10, seed=4)
 

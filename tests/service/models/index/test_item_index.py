@@ -21,7 +21,7 @@ from service.models.index.indexed_best import indexed_best
 from service.models.representation import UserRepresentation
 from service.models.scoring import Ranking, TopNRequest
 from service.models.snapshot import ModelSnapshot
-from tests.support.clustered_model import N_USERS, clustered_model
+from tests.support.models.clustered_model import N_USERS, clustered_model
 
 pytest.importorskip("faiss", reason="The extra `ann` is not installed.")
 

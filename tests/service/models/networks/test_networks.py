@@ -16,7 +16,7 @@ from service.models.features.feature_encoder import Attributes, FeatureEncoder
 from service.models.fold_in.fold_in import fold_in
 from service.models.folded_user import folded_user
 from service.models.snapshot import ModelSnapshot
-from tests.support import tiny_networks
+from tests.support.networks import tiny_networks
 
 Make = Callable[..., ModelSnapshot]
 

@@ -12,7 +12,7 @@ from service.models.networks.inputs import InputTables, UserInput
 from service.models.networks.sequence import SequenceTower
 from service.models.user_history import DISMISS, RATING, UserHistory
 from tests.reference import transformer
-from tests.support.small_transformers import Tensors, tensors
+from tests.support.networks.small_transformers import Tensors, tensors
 
 SETTINGS = {"n_blocks": 2, "n_heads": 2}
 NO_ATTRIBUTES = np.zeros(0, np.int32)

@@ -5,7 +5,7 @@ from service.errors import TrainingDiverged
 from service.training.algorithms.baseline import ALGORITHMS, NAME, BaselineConfig, fit
 from service.training.interactions import no_progress
 from tests.reference.baseline import estimate_slowly
-from tests.support.dense_tables import dense, every_pair, ratings
+from tests.support.models.dense_tables import dense, every_pair, ratings
 
 
 @pytest.mark.parametrize(

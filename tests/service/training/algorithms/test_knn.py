@@ -10,7 +10,7 @@ from service.training.algorithms import hyperparameters, registry
 from service.training.algorithms.knn import KnnConfig
 from service.training.interactions import Interactions, ReadReport, no_progress
 from tests.reference.knn import baseline_slowly, predict_slowly, shared_slowly, similarities_slowly
-from tests.support.dense_tables import dense, every_pair, ratings
+from tests.support.models.dense_tables import dense, every_pair, ratings
 
 NAMES = ("knn_basic", "knn_means", "knn_baseline")
 ALL = 1000

@@ -7,7 +7,7 @@ from service.training.algorithms.slope_one import SlopeOneConfig, fit, predict
 from service.training.data import datasets
 from service.training.interactions import Float32, Interactions, no_progress
 from tests.reference.slope_one import deviations_slowly, predict_slowly
-from tests.support.dense_tables import dense, every_pair, ratings
+from tests.support.models.dense_tables import dense, every_pair, ratings
 
 ALL = SlopeOneConfig(n_neighbours=1000)
 

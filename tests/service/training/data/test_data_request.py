@@ -10,8 +10,8 @@ import pytest
 from service.errors import DataError, UsageError
 from service.training.data import data_request, datasets
 from service.training.data.data_request import DataRequest
+from tests.support.archives.small_tables import HEADER, ROWS, TRIPLES, read_with, write
 from tests.support.interactions import times, triples
-from tests.support.small_tables import HEADER, ROWS, TRIPLES, read_with, write
 
 
 class TestParts:

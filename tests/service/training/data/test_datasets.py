@@ -10,7 +10,7 @@ from service.errors import DataError
 from service.training.data import datasets
 from service.training.data.formats.text_table import read_table
 from tests.support.interactions import times, triples
-from tests.support.source_rows import read_rows, row_triples
+from tests.support.models.source_rows import read_rows, row_triples
 
 HEADER = "user_id,item_id,rating,timestamp\n"
 

@@ -23,7 +23,7 @@ from service.training.incumbent import active, on_scale
 from service.training.interactions import Interactions, ItemCatalogue, ReadReport
 from telemetry.events import Event
 from telemetry.pseudonym import Pseudonymiser
-from tests.support.archive_commits import addition, commit
+from tests.support.archives.archive_commits import addition, commit
 from tests.support.interactions import times, triples
 from tests.support.sample_events import feedback, served
 

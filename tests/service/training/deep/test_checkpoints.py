@@ -11,8 +11,8 @@ from service.models.user_erasure import ModelUserEraser
 from service.training.checkpoint_folder import KEPT_S, Checkpoint, checkpoints_in
 from service.training.deep.network_training import NetworkTraining
 from telemetry.pseudonym import Pseudonymiser
-from tests.support import small_network
-from tests.support.small_network import trained
+from tests.support.networks import small_network
+from tests.support.networks.small_network import trained
 
 ROOT = Path(__file__).resolve().parents[4]
 CONFIG = NetworkTraining(n_epochs=3, batch_size=300, patience=2, lr=0.01, clip_norm=1.0)

@@ -16,9 +16,9 @@ from service.training.checkpoint_folder import checkpoints_in
 from service.training.data import datasets
 from service.training.deep.data_parallel import DataParallelFit
 from service.training.interactions import no_progress
-from tests.support import small_network
-from tests.support.small_group import SmallConfig, fit_small, fitted_by_group, in_float32
-from tests.support.thread_group import of_members
+from tests.support.networks import small_network
+from tests.support.networks.small_group import SmallConfig, fit_small, fitted_by_group, in_float32
+from tests.support.networks.thread_group import of_members
 
 DATA = "demo:120x80x3000"
 # With every source of random numbers: dropout, items and attributes that are left out, and drawn items.

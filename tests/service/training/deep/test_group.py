@@ -7,7 +7,7 @@ from service.training.deep.gathered import gathered
 from service.training.deep.gradient_sum import GradientSum, add_by_rows, add_together
 from service.training.deep.group import Group
 from service.training.deep.share import Share
-from tests.support.thread_group import of_members
+from tests.support.networks.thread_group import of_members
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

@@ -10,7 +10,7 @@ from service.training.deep.network_training import NetworkTraining
 from service.training.deep.torch_run import torch_run
 from service.training.deep.training_loop import Validation
 from service.training.interactions import no_progress
-from tests.support.small_network import DATA, SmallNetwork, trained
+from tests.support.networks.small_network import DATA, SmallNetwork, trained
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:

@@ -7,7 +7,7 @@ from service.errors import UsageError
 from service.training.algorithms import registry
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.search.search_space import Choices, Range, assignments, grid, parse
-from tests.support.installed_algorithms import is_installed
+from tests.support.models.installed_algorithms import is_installed
 
 
 def test_texts_become_ranges_and_choices_of_the_declared_type() -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from service.errors import DataError, UsageError
 from service.training.data import data_request, datasets
+from tests.support.archives.small_tables import HEADER, ROWS, TRIPLES, read_with, write
 from tests.support.interactions import triples
-from tests.support.small_tables import HEADER, ROWS, TRIPLES, read_with, write
 
 
 def zstd(content: bytes) -> bytes:

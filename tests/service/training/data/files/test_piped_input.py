@@ -13,7 +13,7 @@ import pytest
 from service.errors import DataError, UsageError
 from service.training.data import data_request, datasets
 from service.training.data.files import piped_input
-from tests.support.small_tables import HEADER, ROWS
+from tests.support.archives.small_tables import HEADER, ROWS
 
 
 def test_standard_input() -> None:

@@ -30,10 +30,10 @@ from telemetry.erasure.erasure_requests import replace_file
 from telemetry.erasure.line_matcher import LineMatcher
 from telemetry.erasure.rewriting import rewrite
 from telemetry.events import Event
-from tests.support.archive_commits import addition, commit, seal
+from tests.support.archives.archive_commits import addition, commit, seal
 from tests.support.interactions import triples
+from tests.support.models.source_rows import row_triples
 from tests.support.sample_events import feedback, served
-from tests.support.source_rows import row_triples
 
 AT = "2026-11-21T01:02:03.456Z"
 AT_S = 1795222923

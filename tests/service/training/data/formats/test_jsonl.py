@@ -8,7 +8,7 @@ from service.errors import DataError
 from service.training.data import datasets
 from service.training.data.formats.jsonl import read_jsonl
 from tests.support.interactions import times, triples
-from tests.support.source_rows import read_rows, row_triples
+from tests.support.models.source_rows import read_rows, row_triples
 
 
 def write(path: Path, *lines: object) -> str:

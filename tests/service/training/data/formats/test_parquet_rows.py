@@ -17,7 +17,7 @@ from service.training.data.row_collector import RowCollector
 from service.training.data.sources import DataFile
 from service.training.interactions import no_progress
 from tests.support.interactions import times, triples
-from tests.support.source_rows import read_rows
+from tests.support.models.source_rows import read_rows
 
 
 def write(path: Path, columns: dict[str, Any], **options: Any) -> str:

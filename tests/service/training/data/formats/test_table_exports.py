@@ -7,9 +7,9 @@ import pytest
 from service.errors import DataError
 from service.training.data import datasets
 from service.training.data.formats.text_table import read_table
+from tests.support.archives.small_tables import TRIPLES, read_with, write
 from tests.support.interactions import times, triples
-from tests.support.small_tables import TRIPLES, read_with, write
-from tests.support.source_rows import read_rows, row_triples
+from tests.support.models.source_rows import read_rows, row_triples
 
 
 class TestSpreadsheetExports:

@@ -16,8 +16,8 @@ from service.models.networks import kinds
 from service.training.deep.onnx import onnx_export
 from service.training.deep.onnx.onnx_export import OnnxFile, exported
 from service.training.deep.onnx.onnx_form import OnnxForm
-from tests.support import random_networks
-from tests.support.random_networks import RandomNetwork
+from tests.support.networks import random_networks
+from tests.support.networks.random_networks import RandomNetwork
 
 NODE = Path(sys.prefix) / "node" / "node_modules"
 SCRIPT = Path(__file__).resolve().parents[4] / "node" / "run_network.js"

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.support.live_site import LiveSite, feedback, item_change
+from tests.support.live.live_site import LiveSite, feedback, item_change
 
 
 def with_state(

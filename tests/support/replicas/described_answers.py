@@ -10,7 +10,7 @@ import orjson
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # openapi-spec-validator brings it, without stubs
 
 from service.api.openapi import build
-from tests.support.listening_replica import ListeningReplica, RawAnswer
+from tests.support.replicas.listening_replica import ListeningReplica, RawAnswer
 
 DOCUMENT = build()
 

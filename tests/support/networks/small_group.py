@@ -22,7 +22,7 @@ from service.training.deep.torch_run import torch_run
 from service.training.deep.training_loop import Validation
 from service.training.interactions import Interactions, Progress, no_progress
 from service.training.networks import next_item_softmax
-from tests.support.small_network import Ratings, SmallNetwork
+from tests.support.networks.small_network import Ratings, SmallNetwork
 
 
 @dataclass(frozen=True)

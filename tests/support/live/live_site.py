@@ -22,7 +22,7 @@ from telemetry.settings import ConsumerSettings, LiveSettings
 from telemetry.stream.memory_feed_stream import MemoryFeed, MemoryFeedStream
 from tests.reference.live_state import item_changes, live_state
 from tests.support import sample_events
-from tests.support.live_follower import LiveFollower
+from tests.support.live.live_follower import LiveFollower
 
 NOW_MS = unix_ms("2026-11-21T12:00:00.000Z")
 HEARTBEAT_S = 0.01

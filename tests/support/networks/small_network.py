@@ -1,6 +1,6 @@
 """A network of a few hundred parameters with dropout and a buffer, trained by the loop of all networks.
 
-As a program, it trains in processes that it kills: `python -m tests.support.small_network FOLDER`.
+As a program, it trains in processes that it kills: `python -m tests.support.networks.small_network FOLDER`.
 """
 
 import hashlib

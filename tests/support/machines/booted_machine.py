@@ -14,7 +14,7 @@ import pytest
 
 from ops.nodes import namespace
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SYSTEMD = Path("/lib/systemd/systemd")
 _HIERARCHY = Path("/sys/fs/cgroup/systemd")
 _BOOT_S = 30.0

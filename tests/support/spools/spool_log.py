@@ -13,7 +13,7 @@ from telemetry.wal.recent_frames import RECENT_BYTES
 from telemetry.wal.slot import Slot
 from telemetry.wal.spool import Spool
 from tests.support import sample_events
-from tests.support.killed_spool import kill
+from tests.support.spools.killed_spool import kill
 
 SETTINGS = ProducerSettings(spool_bytes=1024 * 1024, ring_bytes=128 * 1024, commit_interval_s=3600.0)
 

@@ -23,8 +23,8 @@ from telemetry.live.live_feed_reader import FeedBatch
 from telemetry.producer import Producer
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
 from telemetry.wal.slot_inspection import spooled_lines
-from tests.support.consumer_site import SHIP, Job
-from tests.support.replica_app import Client, body
+from tests.support.live.consumer_site import SHIP, Job
+from tests.support.replicas.replica_app import Client, body
 
 
 @dataclasses.dataclass

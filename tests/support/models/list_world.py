@@ -15,8 +15,8 @@ from service.models.neighbourhood import Neighbourhood
 from service.models.networks.networks import Networks
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
-from tests.support.attribute_columns import Attributes, ListedColumns
-from tests.support.tiny_networks import DistanceRanker, MeanTower
+from tests.support.models.attribute_columns import Attributes, ListedColumns
+from tests.support.networks.tiny_networks import DistanceRanker, MeanTower
 
 N_USERS = 3
 SIZES = (7, 60, 1500)

@@ -15,9 +15,9 @@ import pytest
 from ops.containers import image
 from ops.containers.build_image import Build
 from ops.containers.image import Image
-from tests.support.real_nodes import require_nodes
+from tests.support.machines.real_nodes import require_nodes
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NAME = "localhost/recollect-test"
 _STORAGE = "CONTAINERS_STORAGE_CONF"
 

@@ -13,7 +13,7 @@ from ops.containers.image import Image
 from ops.containers.pod import Pod, PodSpec
 from ops.nodes.node import Node
 
-FILE = Path(__file__).resolve().parents[2] / "ops/deploy/compose/compose.yaml"
+FILE = Path(__file__).resolve().parents[3] / "ops/deploy/compose/compose.yaml"
 
 
 def parsed(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from telemetry.wal.frame import line_of
 from telemetry.wal.slot import Slot
 from telemetry.wal.spool import Spool
 from tests.support import sample_events
-from tests.support.killed_spool import kill
-from tests.support.shadow_disk import Crash, ShadowDisk
+from tests.support.spools.killed_spool import kill
+from tests.support.spools.shadow_disk import Crash, ShadowDisk
 
 DIRECTORY = Path("/spool/0")
 SETTINGS = ProducerSettings(spool_bytes=160 * 1024, ring_bytes=64 * 1024, segment_bytes=64 * 1024)
