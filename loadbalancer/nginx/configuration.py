@@ -6,6 +6,7 @@ Invariants of the rendered file, measured in docs/decisions/two-nginx.md:
   Idempotency-Key. A replica's own 5xx or 429 is an answer and is never retried.
 - While one replica of any machine is alive, nginx has a live upstream. While none is, requests for the popular list
   get the static one.
+- /readyz is answered within a second.
 - Routes match the target as the client wrote it, and the replica gets it unchanged (routes.py).
 - Each replica has a bounded number of open requests; excess requests are refused at once.
 - nginx writes only to the installation's own run and log folders.
@@ -43,6 +44,9 @@ OUTSIDE_HTTP = ("ssl_object_cache_inheritable",)
 
 _MAX_OPEN_FILES = 20_000
 _MAX_CONNECTIONS = 4096
+# Together below a second, by which the checks of most balancers and orchestrators end.
+_READY_TIMEOUT_MS = 300
+_READY_BUDGET_MS = 650
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,8 @@ def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, h
         "EVENTS_BUDGET_MS": str(settings.events_budget_ms),
         "OTHER_TIMEOUT_MS": str(settings.other_timeout_ms),
         "OTHER_BUDGET_MS": str(2 * settings.other_timeout_ms),
+        "READY_TIMEOUT_MS": str(_READY_TIMEOUT_MS),
+        "READY_BUDGET_MS": str(_READY_BUDGET_MS),
         "ERROR_PAGES": "\n".join("    " + line for line in _pages()),
         "CHOICES": routes.choices(settings),
         "LISTS": routes.lists(settings, _quoted(host.models)),
@@ -156,16 +162,27 @@ def _optional(host: NginxHost) -> str:
 
 @dataclass(frozen=True)
 class _Upstream:
-    """A name for replicas, with the requests that each nginx has open at one of them; None for no bound."""
+    """A name for replicas.
+
+    Args:
+        name: The name.
+        bound: The requests that each nginx has open at one of them; None for no bound.
+        finds_candidates: Whether they are those that find candidates.
+        answers_checks: Whether the requests are checks of readiness, which come alone and end after a second or two.
+    """
 
     name: str
     bound: int | None
     finds_candidates: bool = False
+    answers_checks: bool = False
 
 
 def _upstreams(settings: BalancerSettings) -> list[_Upstream]:
     bounds = {"lists": settings.list_concurrency, "feedback": settings.feedback_concurrency}
-    found = [*(_Upstream(f"busy.{kind}", bound) for kind, bound in bounds.items()), _Upstream("health", None)]
+    found = [
+        *(_Upstream(f"busy.{kind}", bound) for kind, bound in bounds.items()),
+        _Upstream("health", None, answers_checks=True),
+    ]
     if settings.candidates:
         found += [_Upstream(f"items.{kind}", bound, finds_candidates=True) for kind, bound in bounds.items()]
     return found
@@ -175,6 +192,12 @@ def _upstream(upstream: _Upstream, topology: Topology, settings: BalancerSetting
     each = "" if upstream.bound is None else f" max_conns={-(-upstream.bound // _ENTRIES_PER_REPLICA)}"
     making: tuple[Replica | RemoteReplica, ...] = (*topology.replicas, *topology.remote)
     first = topology.candidates if upstream.finds_candidates else making
+    ejection = "max_fails=3 fail_timeout=1s"
+    if upstream.answers_checks:
+        # A check must not wait for a dead machine: those of this one are asked first, and one that fails is left out
+        # of the next checks, of which there is one each second or fewer.
+        first = topology.replicas or topology.remote
+        ejection = "max_fails=1 fail_timeout=5s"
     # Those that make the lists have the items too, and serve them while none of the others answers.
     last = (*topology.candidates, *making) if upstream.finds_candidates else making
     if not last:
@@ -183,7 +206,7 @@ def _upstream(upstream: _Upstream, topology: Topology, settings: BalancerSetting
   upstream {upstream.name} {{
     zone {upstream.name} 256k;
     least_conn;
-{_servers(first, f"max_fails=3 fail_timeout=1s{each}")}
+{_servers(first, f"{ejection}{each}")}
     # The same servers again, never ejected: while one replica is alive, there is a live upstream.
 {_servers(last, f"max_fails=0{each} backup")}
     # nginx, not the replica, closes idle connections, so that no request meets a closing one.

@@ -21,6 +21,7 @@ from service.config import Config
 from service.models.snapshot import ModelSnapshot
 from tests.integration.balanced import BalancedInstallation, free_port, new_installation
 from tests.integration.load import Load, until
+from tests.support.programs import need_programs
 
 
 @pytest.fixture
@@ -68,6 +69,31 @@ async def test_freezing_a_replica_fails_no_request(running: BalancedInstallation
         await load.more(100)
     assert load.failures == []
     assert running.rows()["replica-1"].restarts == 0
+
+
+def test_readiness_is_known_at_once_while_a_replica_is_frozen(running: BalancedInstallation) -> None:
+    """Within a second: if a check ended before nginx gives the replica up, all later ones would ask it again."""
+    ready = [
+        "curl",
+        "--silent",
+        "--fail",
+        "--noproxy",
+        "*",
+        "--max-time",
+        "1",
+        f"http://127.0.0.1:{running.port}/readyz",
+    ]
+
+    def statuses() -> list[int]:
+        return [subprocess.run(ready, stdout=subprocess.DEVNULL, check=False).returncode for _ in range(6)]
+
+    need_programs("curl")
+    assert statuses() == [0] * 6
+    os.kill(running.pid("replica-1"), signal.SIGSTOP)
+    try:
+        assert statuses() == [0] * 6
+    finally:
+        os.kill(running.pid("replica-1"), signal.SIGCONT)
 
 
 async def test_a_rolling_restart_fails_no_request(

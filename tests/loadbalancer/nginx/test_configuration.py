@@ -153,21 +153,32 @@ def test_every_attempt_can_reach_a_living_replica() -> None:
     """There are more tries than replicas, and each replica occurs twice: ejectable, and as a backup never ejected."""
     text = rendered(BalancerSettings(), replicas=9)
     assert "proxy_next_upstream_tries 11;" in text
-    for _, servers in re.findall(r"upstream ([\w.]+) \{(.*?)\n  \}", text, re.DOTALL):
-        assert len(re.findall(r"server 127\.0\.0\.1:\d+ max_fails=3 fail_timeout=1s( max_conns=\d+)?;", servers)) == 9
+    for name, servers in re.findall(r"upstream ([\w.]+) \{(.*?)\n  \}", text, re.DOTALL):
+        ejected = "max_fails=1 fail_timeout=5s" if name == "health" else "max_fails=3 fail_timeout=1s"
+        assert len(re.findall(rf"server 127\.0\.0\.1:\d+ {ejected}( max_conns=\d+)?;", servers)) == 9
         assert len(re.findall(r"server 127\.0\.0\.1:\d+ max_fails=0( max_conns=\d+)? backup;", servers)) == 9
 
 
 def test_replicas_of_other_machines_are_served_by_the_same_rules() -> None:
-    """They stand beside the own ones in every upstream, IPv6 in brackets, and count as tries."""
+    """They stand beside the own ones in every upstream but that of checks, IPv6 in brackets, and count as tries."""
     remote = tuple(RemoteReplica(host, 8081) for host in ("192.0.2.7", "192.0.2.8", "2001:db8::1"))
     fleet = dataclasses.replace(topology("127.0.0.1", 8080), remote=remote)
     text = configuration.render(fleet, fleet.balancers[0], BalancerSettings(), HOST)
     assert "proxy_next_upstream_tries 8;" in text
-    for _, servers in re.findall(r"upstream ([\w.]+) \{(.*?)\n  \}", text, re.DOTALL):
+    for name, servers in re.findall(r"upstream ([\w.]+) \{(.*?)\n  \}", text, re.DOTALL):
         for written in ("192.0.2.7:8081", "192.0.2.8:8081", "[2001:db8::1]:8081"):
-            assert len(re.findall(rf"server {re.escape(written)} max_fails=3 fail_timeout=1s", servers)) == 1
+            n_ejected = 0 if name == "health" else 1
+            assert len(re.findall(rf"server {re.escape(written)} max_fails=3 fail_timeout=1s", servers)) == n_ejected
             assert len(re.findall(rf"server {re.escape(written)} max_fails=0( max_conns=\d+)? backup;", servers)) == 1
+
+
+def test_a_check_of_readiness_waits_for_no_dead_machine() -> None:
+    """The replicas of this machine are asked first, and those of others if it has none or none of them is ready."""
+    remote = (RemoteReplica("192.0.2.7", 8081),)
+    for n_replicas, first in ((2, ["127.0.0.1:20001", "127.0.0.1:20002"]), (0, ["192.0.2.7:8081"])):
+        fleet = dataclasses.replace(topology("127.0.0.1", 8080, replicas=n_replicas), remote=remote)
+        text = configuration.render(fleet, fleet.balancers[0], BalancerSettings(), HOST)
+        assert re.findall(r"server (\S+) max_fails=1 fail_timeout=5s;", text) == first
 
 
 def test_nginx_accepts_replicas_of_other_machines_and_none_at_all(tmp_path: Path) -> None:
