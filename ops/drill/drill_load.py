@@ -40,6 +40,7 @@ class RequestSample:
         attempts: How often it was sent.
         retry_cause: Why the last but one attempt failed, None if there was one attempt.
         failure: The cause, None for a good answer; `refused` for feedback refused with Retry-After.
+        lag_s: How late it left: how long the load itself did not run.
     """
 
     at_s: float
@@ -48,6 +49,7 @@ class RequestSample:
     attempts: int
     retry_cause: str | None
     failure: str | None
+    lag_s: float = 0.0
 
 
 class DrillLoad:
@@ -128,6 +130,7 @@ class DrillLoad:
     def _add(self, outcome: Outcome) -> None:
         self.lag.add(outcome.lag_s)
         at_s = self._now_s() - outcome.latency_s
+        cause, failure = outcome.retry_cause, outcome.failure
         self.samples.append(
-            RequestSample(at_s, outcome.latency_s, outcome.kind, outcome.attempts, outcome.retry_cause, outcome.failure)
+            RequestSample(at_s, outcome.latency_s, outcome.kind, outcome.attempts, cause, failure, outcome.lag_s)
         )

@@ -16,7 +16,8 @@ from typing import Annotated
 import typer
 
 from ops.console.command_runner import run
-from ops.nodes.nodes_drill import CLUSTER, DATA, SERVING, NodesDrill, NodesPlan, NodesReport
+from ops.nodes.nodes_drill import CLUSTER, DATA, SERVING, NodesDrill, NodesPlan
+from ops.nodes.nodes_report import described
 from service.errors import RunError, UsageError
 
 
@@ -54,31 +55,6 @@ def main(
         report = asyncio.run(NodesDrill(plan, lambda sentence: print(sentence, flush=True)).run())
     print(json.dumps(dataclasses.asdict(report)) if as_json else described(report))
     return 0 if report.kept else 1
-
-
-def described(report: NodesReport) -> str:
-    """Return the figures as sentences."""
-    lines = []
-    for loss in report.losses:
-        parts = [f"{loss.node} was lost {loss.at_s:.1f} s after the start of the load"]
-        if loss.address_s is not None:
-            parts.append(f"the address moved within {loss.address_s:.1f} s")
-        if loss.lease_s is not None:
-            parts.append(f"the other consumer had the lease after {loss.lease_s:.1f} s")
-        parts.append(f"{loss.on_its_disk} acknowledged events and lists were on its disk alone")
-        parts.append(f"answers then took {loss.off_p50_ms:g} ms, 99 % of them {loss.off_p99_ms:g} ms at most")
-        lines.append("; ".join(parts) + ".")
-    spans = f", from {min(report.failed_at_s):.1f} s to {max(report.failed_at_s):.1f} s" if report.failed_at_s else ""
-    failed = ", ".join(f"{count} by {cause}" for cause, count in sorted(report.failed.items())) or "none"
-    lines.append(
-        f"Requests: {report.requests}; with one retry failed: {failed}{spans}; retried: {report.retried};"
-        f" slowest: {report.slowest_s:.2f} s; 99 % of them left at most {report.late_p99_ms:g} ms late."
-    )
-    lines.append(
-        f"Acknowledged events and lists: {report.acknowledged}; lost: {report.lost}; twice in the archive:"
-        f" {report.duplicated}; altered: {report.altered}."
-    )
-    return "\n".join(lines)
 
 
 def _trained(folder: Path, data: str) -> Path:

@@ -8,21 +8,22 @@ lost if the archive does not have it in the end, when every disk is back.
 """
 
 import asyncio
-import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ops.drill.drill_load import DrillLoad, RequestSample
+from ops.drill.drill_load import DrillLoad
 from ops.drill.oracle import Oracle
 from ops.drill.system.waiting import poll_until
 from ops.load.attack import ClientRules
 from ops.load.population import Target
 from ops.nodes.network import network
 from ops.nodes.node import Node
+from ops.nodes.node_journal import NodeJournal
+from ops.nodes.nodes_report import Loss, NodesReport
 from ops.nodes.redis_nodes import RedisNodes
 from ops.nodes.serving_node import PORT, PRIVATE, ServingNode
 from service.errors import RunError
@@ -37,8 +38,6 @@ _SEED: Final = 13
 _VIRTUAL: Final = 100
 _CATCH_UP_LIMIT_S: Final = 90.0
 _ADDRESS_LIMIT_S: Final = 30.0
-# Answers of the first moments wait for the address, whatever the other node does.
-_MOVE_S: Final = 2.0
 _POLL_S: Final = 0.05
 SERVING: Final = ("one", "two")
 DATA: Final = ("data",)
@@ -74,73 +73,6 @@ class NodesPlan:
     folder: Path | None = None
 
 
-@dataclass
-class Loss:
-    """One node's loss of power.
-
-    Attributes:
-        node: Its name.
-        at_s: When, on the clock of the load.
-        address_s: Seconds until another node had the address; None if the node did not have it.
-        lease_s: Seconds until the other consumer had the lease; None if the node's did not hold it.
-        on_its_disk: Acknowledged events and lists that only the disk of the node had while it was off.
-        off_p50_ms: The median time until an answer while the node was off, from the intended send time.
-        off_p99_ms: The 99th percentile of the same, the first two seconds with the move of the address left out.
-    """
-
-    node: str
-    at_s: float
-    address_s: float | None = None
-    lease_s: float | None = None
-    on_its_disk: int = 0
-    off_p50_ms: float = 0.0
-    off_p99_ms: float = 0.0
-
-    def measure(self, samples: Iterable[RequestSample], off_s: float) -> None:
-        """Set the percentiles, which follow from the requests that were sent while the node was off."""
-        sent = range(int((self.at_s + _MOVE_S) * 1e3), int((self.at_s + off_s) * 1e3))
-        latencies_ms = sorted(sample.latency_s * 1e3 for sample in samples if int(sample.at_s * 1e3) in sent)
-        if latencies_ms:
-            self.off_p50_ms = round(latencies_ms[len(latencies_ms) // 2], 1)
-            self.off_p99_ms = round(latencies_ms[math.ceil(0.99 * len(latencies_ms)) - 1], 1)
-
-
-@dataclass
-class NodesReport:
-    """The figures of a drill.
-
-    Attributes:
-        requests: Requests that were sent.
-        failed: Causes and numbers of those that failed, one retry included.
-        failed_at_s: When these were sent, on the clock of the load.
-        retried: Requests that needed the retry.
-        slowest_s: The longest time until an answer, from the intended send time.
-        late_p99_ms: How late requests left, 99 % of them at most: above some 100 ms this machine was too busy to judge.
-        acknowledged: Events and lists that were acknowledged.
-        lost: Those that the archive does not have in the end.
-        duplicated: Those that it has twice.
-        altered: Those that it has with other content.
-        losses: The losses of power.
-    """
-
-    requests: int = 0
-    failed: dict[str, int] = field(default_factory=dict)
-    failed_at_s: list[float] = field(default_factory=list)
-    retried: int = 0
-    slowest_s: float = 0.0
-    late_p99_ms: float = 0.0
-    acknowledged: int = 0
-    lost: int = 0
-    duplicated: int = 0
-    altered: int = 0
-    losses: list[Loss] = field(default_factory=list)
-
-    @property
-    def kept(self) -> bool:
-        """Whether no request failed and the archive has everything once."""
-        return not (self.failed or self.lost or self.duplicated or self.altered)
-
-
 class NodesDrill:
     """One run.
 
@@ -158,6 +90,9 @@ class NodesDrill:
         self._virtual = ""
         self._redis = RedisNodes([])
         self._cut: set[str] = set()
+        self._began_s = 0.0
+        # Its clock is that of the load.
+        self._journal = NodeJournal(lambda: time.monotonic() - self._began_s)
 
     async def run(self) -> NodesReport:
         """Make the nodes, load them, take their power, and compare the archive with what was acknowledged.
@@ -169,7 +104,7 @@ class NodesDrill:
         oracle = Oracle()
         async with self._installation():
             target = Target(self._virtual, PORT, "")
-            began_s = time.monotonic()
+            began_s = self._began_s = time.monotonic()
             load = DrillLoad(
                 target, self._shared / "models", self._plan.rate_rps, _SEED, began_s, oracle, _RULES, _CONNECTIONS
             )
@@ -181,13 +116,7 @@ class NodesDrill:
             report.late_p99_ms = round((load.lag.percentile_s(0.99) or 0.0) * 1e3, 1)
             for loss in report.losses:
                 loss.measure(load.samples, self._plan.off_s)
-            for sample in load.samples:
-                report.requests += 1
-                report.retried += sample.attempts > 1
-                report.slowest_s = max(report.slowest_s, sample.latency_s)
-                if sample.failure is not None:
-                    report.failed[sample.failure] = report.failed.get(sample.failure, 0) + 1
-                    report.failed_at_s.append(round(sample.at_s, 3))
+            report.take(load.samples, self._journal)
             self._notify("The load has ended; waiting until the archive has what was acknowledged.")
             await poll_until(lambda: asyncio.to_thread(self._clean, oracle), _CATCH_UP_LIMIT_S, 0.5)
             findings = oracle.check(self._archived())
@@ -212,7 +141,7 @@ class NodesDrill:
             self._prepare_archive()
             prefix = nodes[0].address.rpartition(".")[0]
             self._virtual = f"{prefix}.{_VIRTUAL}"
-            for priority, name in zip((110, 100), SERVING, strict=True):
+            for name in SERVING:
                 others = [node for node in nodes if node.name in SERVING and node.name != name]
                 self._serving[name] = ServingNode(
                     self._nodes[name],
@@ -220,8 +149,8 @@ class NodesDrill:
                     self._shared,
                     self._redis.url,
                     replicas=plan.replicas,
-                    priority=priority,
                     virtual=self._virtual,
+                    journal=self._journal,
                     settings=plan.settings,
                     # Without keys the drill's own traffic needs none; the nodes reach nothing but each other.
                     arguments=("--insecure",),
@@ -234,7 +163,7 @@ class NodesDrill:
             for serving in self._serving.values():
                 serving.claim_address()
                 # The first node has it, whatever the others' speed.
-                if not await poll_until(lambda: self._holder_of_address() == SERVING[0], _ADDRESS_LIMIT_S):
+                if not await self._until_holders(lambda names: names == [SERVING[0]], _ADDRESS_LIMIT_S):
                     raise RunError(f"{SERVING[0]} does not have the address {self._virtual}.")
             self._notify(f"Two nodes of {plan.replicas} replicas are ready behind {self._virtual}.")
             yield
@@ -249,18 +178,19 @@ class NodesDrill:
     async def _lose(self, name: str, oracle: Oracle, began_s: float) -> Loss:
         """Take a node's power, or cut it off, for a while, and wait until it is as before."""
         node = self._nodes[name]
-        had_address, lease = self._holder_of_address() == name, self._lease()
+        had_address, lease = name in await asyncio.to_thread(self._holders_of_address), self._lease()
         held_lease = lease[1].startswith(f"{name}:")
         killed_s = time.monotonic()
+        # In threads, here and below: the load goes on meanwhile.
         if self._plan.cut:
-            node.cut()
+            await asyncio.to_thread(node.cut)
             self._cut.add(name)
         else:
-            node.kill()
+            await asyncio.to_thread(node.kill)
         loss = Loss(name, killed_s - began_s)
         held = ["the address"] * had_address + ["the archive's lease"] * held_lease
         how = "is cut off" if self._plan.cut else "has lost its power"
-        self._notify(f"{name} {how}{', and with it ' + ' and '.join(held) if held else ''}.")
+        self._say(name, f"{how}{', and with it ' + ' and '.join(held) if held else ''}")
         watching = [asyncio.sleep(max(0.0, killed_s + self._plan.off_s - time.monotonic()))]
         if had_address:
             watching.append(self._watch_address(loss, killed_s))
@@ -272,37 +202,46 @@ class NodesDrill:
             findings = oracle.check(await asyncio.to_thread(self._archived))
             loss.on_its_disk = sum(at_s < loss.at_s for at_s in findings.lost)
         if self._plan.cut:
-            node.heal()
+            await asyncio.to_thread(node.heal)
             self._cut.discard(name)
             # Both nodes had the address; one of them gives it up.
-            await poll_until(lambda: len(self._holders_of_address()) == 1, _ADDRESS_LIMIT_S, _POLL_S)
-            self._notify(f"{name} is back.")
-            return loss
-        node.start()
-        if name not in SERVING:
-            self._redis.start_on(node)
+            await self._until_holders(lambda names: len(names) == 1, _ADDRESS_LIMIT_S)
         else:
-            self._serving[name].start()
-            await self._serving[name].until_ready()
-            self._serving[name].claim_address()
-        self._notify(f"{name} is back.")
+            await asyncio.to_thread(node.start)
+            if name not in SERVING:
+                await asyncio.to_thread(self._redis.start_on, node)
+            else:
+                serving = self._serving[name]
+                await asyncio.to_thread(serving.start)
+                await serving.until_ready()
+                await asyncio.to_thread(serving.claim_address)
+        self._say(name, "is back")
         return loss
 
+    def _say(self, name: str, what: str) -> None:
+        self._journal.add(name, what)
+        self._notify(f"{name} {what}.")
+
     async def _watch_address(self, loss: Loss, killed_s: float) -> None:
-        if await poll_until(lambda: self._holder_of_address() is not None, self._plan.off_s, _POLL_S):
+        if await self._until_holders(bool, self._plan.off_s):
             loss.address_s = time.monotonic() - killed_s
 
     async def _watch_lease(self, loss: Loss, killed_s: float, epoch: int) -> None:
         if await poll_until(lambda: self._lease()[0] > epoch, self._plan.off_s, _POLL_S):
             loss.lease_s = time.monotonic() - killed_s
 
-    def _holder_of_address(self) -> str | None:
-        return next(iter(self._holders_of_address()), None)
+    async def _until_holders(self, wanted: Callable[[list[str]], bool], limit_s: float) -> bool:
+        """Wait until the nodes that have the address are as wanted; returns whether they are."""
+
+        async def are_as_wanted() -> bool:
+            return wanted(await asyncio.to_thread(self._holders_of_address))
+
+        return await poll_until(are_as_wanted, limit_s, _POLL_S)
 
     def _holders_of_address(self) -> list[str]:
         """Return the nodes with the address, those that are cut off left out."""
         reached = {name: serving for name, serving in self._serving.items() if name not in self._cut}
-        return [name for name, serving in reached.items() if serving.node.is_on and serving.has(self._virtual)]
+        return [name for name, serving in reached.items() if serving.node.is_on and serving.has_address()]
 
     def _lease(self) -> tuple[int, str]:
         ((epoch, holder),) = query_catalogue(self._shared / "archive", "SELECT epoch, holder FROM lease")

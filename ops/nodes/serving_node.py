@@ -7,7 +7,6 @@ else, the write-ahead logs above all, is on the node's own disk and is there aft
 import asyncio
 import os
 import re
-import shutil
 import subprocess
 import sys
 import urllib.error
@@ -17,18 +16,18 @@ from pathlib import Path
 from typing import Final
 
 from ops.drill.system.waiting import poll_until
+from ops.nodes.address_keeper import KEEPALIVED, AddressKeeper
 from ops.nodes.node import Node
+from ops.nodes.node_journal import NodeJournal
 from service.errors import RunError
 
 # Every node has these two for itself.
 HOME_PARENT: Final = Path("/srv")
-KEEPALIVED: Final = Path("/etc/keepalived")
 HOME: Final = HOME_PARENT / "recollect"
 PRIVATE: Final = (HOME_PARENT, KEEPALIVED)
 PORT: Final = 8080
 SHARED: Final = ("models", "archive", "state", "security")
 _FIRST_REPLICA_PORT: Final = 8100
-_DEPLOY: Final = Path(__file__).parents[1] / "deploy" / "keepalived"
 _READY_LIMIT_S: Final = 90.0
 # Settings of the caller would connect the nodes to another installation.
 _NOT_INHERITED: Final = re.compile("RECOLLECT_(?!TEST)")
@@ -43,8 +42,8 @@ class ServingNode:
         shared: The directory that the machines share.
         redis_url: The Redis of all of them.
         replicas: How many replicas each of them has.
-        priority: Its VRRP priority; the node with the highest one takes a free address.
-        virtual: The address that moves, or None for a node without keepalived.
+        virtual: The address that moves.
+        journal: Gets what keepalived says of its state and of the check.
         settings: More settings, by variable.
         arguments: More arguments of `recollect balance`.
     """
@@ -57,14 +56,14 @@ class ServingNode:
         redis_url: str,
         *,
         replicas: int,
-        priority: int = 100,
-        virtual: str | None = None,
+        virtual: str,
+        journal: NodeJournal,
         settings: Mapping[str, str] | None = None,
         arguments: Sequence[str] = (),
     ) -> None:
         self._arguments = arguments
         self.node = node
-        self._virtual = virtual
+        self._keeper = AddressKeeper(node, others, virtual, f"http://{node.address}:{PORT}", journal)
         kept = {name: value for name, value in os.environ.items() if not _NOT_INHERITED.match(name)}
         remote = [f"{other.name}:{_FIRST_REPLICA_PORT + slot}" for other in others for slot in range(replicas)]
         self.environ = {
@@ -85,8 +84,6 @@ class ServingNode:
         for name in SHARED:
             (shared / name).mkdir(parents=True, exist_ok=True)
             (home / name).symlink_to(shared / name)
-        if virtual is not None:
-            self._write_keepalived([other.address for other in others], priority, virtual)
 
     def start(self) -> None:
         """Start its programs, after the node was made or switched on again."""
@@ -95,7 +92,7 @@ class ServingNode:
 
     def claim_address(self) -> None:
         """Start keepalived, which takes the address that moves if no other node has it."""
-        self._popen("keepalived", self._keepalived())
+        self._keeper.start()
 
     async def until_ready(self) -> None:
         """Wait until its nginx has a replica that is ready.
@@ -114,35 +111,15 @@ class ServingNode:
         except (urllib.error.URLError, OSError):
             return False
 
-    def has(self, address: str) -> bool:
-        """Whether an address is one of its interfaces' now."""
-        return f"inet {address}/" in self.node.run(["ip", "-4", "addr", "show", "dev", "eth0"])
+    def has_address(self) -> bool:
+        """Whether it has the address that moves now."""
+        return self._keeper.has_address()
 
     def _popen(self, name: str, argv: Sequence[str]) -> subprocess.Popen[bytes]:
         # The interpreter's modules are found from the working directory, which is the node's disk.
         with (self.node.folder / f"{name}.out").open("ab") as output:
             environ = {**self.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
             return self.node.popen(argv, environ, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-
-    def _keepalived(self) -> list[str]:
-        folder = self.node.folder
-        pids = [f"--pid={folder}/keepalived.pid", f"--vrrp_pid={folder}/vrrp.pid"]
-        return ["keepalived", "--dont-fork", "--log-console", "--vrrp", *pids]
-
-    def _write_keepalived(self, others: Sequence[str], priority: int, virtual: str) -> None:
-        """Install the shipped files with this node's values."""
-        values = {
-            "ADDRESS": f"{virtual}/24",
-            "OWN": self.node.address,
-            "PRIORITY": str(priority),
-            "URL": f"http://{self.node.address}:{PORT}",
-        }
-        text = (_DEPLOY / "keepalived.conf").read_text().replace("    $OTHER\n", "".join(f"    {a}\n" for a in others))
-        for name, value in values.items():
-            text = re.sub(rf"^\${name}=.*$", f"${name}={value}", text, flags=re.MULTILINE)
-        folder = self._disk(KEEPALIVED)
-        (folder / "keepalived.conf").write_text(text)
-        shutil.copy(_DEPLOY / "check-recollect", folder)
 
     def _disk(self, path: Path) -> Path:
         """Return where this process finds a path of the node."""

@@ -21,7 +21,7 @@ from service.config import Config
 from service.models.snapshot import ModelSnapshot
 from tests.integration.balanced import BalancedInstallation, free_port, new_installation
 from tests.integration.load import Load, until
-from tests.support.programs import need_programs
+from tests.support.machines.programs import need_programs
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ops.nodes.drill import described
 from ops.nodes.nodes_drill import NodesDrill, NodesPlan
+from ops.nodes.nodes_report import described
 from service.models.snapshot import ModelSnapshot
 from tests.support.machines.real_nodes import require_nodes
 

@@ -1,16 +1,22 @@
-"""The check of the address that moves, as keepalived calls it. The drill of nodes runs keepalived itself."""
+"""The address that moves: the check as keepalived calls it, and keepalived on two nodes. Loads: the drill of nodes."""
 
 import contextlib
+import math
 import re
 import ssl
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
+from ops.nodes.address_keeper import KEEPALIVED, AddressKeeper
+from ops.nodes.network import network
+from ops.nodes.node_journal import NodeJournal
 from tests.support.machines.certificates import make_certificate
 from tests.support.machines.programs import need_programs
+from tests.support.machines.real_nodes import require_nodes
 
 FOLDER = Path(__file__).resolve().parents[3] / "ops" / "deploy" / "keepalived"
 
@@ -61,3 +67,55 @@ def test_the_check_asks_nginx_at_its_url(tmp_path: Path, free_port: Callable[[],
         assert [is_well(url) for url in (plain, secure, unready)] == [True, True, False]
         assert not is_well(secure.replace("https", "http"))
     assert not is_well(f"http://127.0.0.1:{free_port()}")
+
+
+def test_the_address_goes_to_a_node_that_is_ready_and_stays_while_none_is(
+    tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    """A node that becomes ready again does not take it back. A node is ready while a file is on its disk."""
+    require_nodes()
+    need_programs("curl", "keepalived")
+    journal = NodeJournal()
+    with network(2, names=["one", "two"], folder=tmp_path, private=[KEEPALIVED]) as nodes:
+        virtual = nodes[0].address.rpartition(".")[0] + ".100"
+        keepers = {}
+        for node, other in zip(nodes, reversed(nodes), strict=True):
+            keepers[node.name] = AddressKeeper(node, [other], virtual, f"file://{KEEPALIVED}", journal)
+            (node.private(KEEPALIVED) / "readyz").touch()
+
+        def holders() -> list[str]:
+            return [name for name, keeper in keepers.items() if keeper.has_address()]
+
+        def wait_for(holder: str) -> None:
+            wait_until(lambda: holders() == [holder], timeout_s=20, what=f"{holder} to have the address, and no other")
+
+        def make_ready(*names: str) -> None:
+            """Have these nodes be ready, and wait until keepalived knows which are."""
+            files = {node.name: node.private(KEEPALIVED) / "readyz" for node in nodes}
+            changed = [name for name, file in files.items() if file.exists() != (name in names)]
+            began_s = time.monotonic()
+            for name in changed:
+                if name in names:
+                    files[name].touch()
+                else:
+                    files[name].unlink()
+            expected = {(name, "100" if name in names else "50") for name in changed}
+
+            def known() -> bool:
+                notes = [note for note in journal.between(began_s, math.inf) if "effective priority" in note.text]
+                return expected <= {(note.node, note.text.split()[-1]) for note in notes}
+
+            wait_until(known, timeout_s=20, what="keepalived to see who is ready")
+
+        for keeper in keepers.values():
+            keeper.start()
+            # The first one has it before the other one starts.
+            wait_for("one")
+        make_ready()
+        wait_for("one")
+        make_ready("two")
+        wait_for("two")
+        make_ready("one", "two")
+        wait_for("two")
+        taken = [note.node for note in journal.between(0, math.inf) if note.text.endswith("Entering MASTER STATE")]
+        assert taken == ["one", "two"]
