@@ -19,6 +19,7 @@ from service.models.roles import ROLES, Role
 from telemetry.errors import FailpointError, KeyFileError, StreamError
 from telemetry.failpoints import Failpoints
 from telemetry.pseudonym import Pseudonymiser
+from telemetry.secret_file import read_key
 from telemetry.settings import ConsumerSettings, LiveSettings, ProducerSettings
 from telemetry.stream.key_names import DEFAULT_NAMESPACE, KeyNames
 
@@ -338,8 +339,18 @@ class Config:
         Raises:
             UsageError: The file cannot be used.
         """
+        return Pseudonymiser(self.pseudonym_key())
+
+    def pseudonym_key(self) -> bytes | None:
+        """Read the key of the pseudonyms; None without a key file.
+
+        Raises:
+            UsageError: The file cannot be used.
+        """
+        if self.pseudonym_key_file is None:
+            return None
         try:
-            return Pseudonymiser.from_file(self.pseudonym_key_file)
+            return read_key(self.pseudonym_key_file, "pseudonym key")
         except KeyFileError as error:
             raise UsageError(f"RECOLLECT_PSEUDONYM_KEY_FILE: {error}") from None
 

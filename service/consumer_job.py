@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from service.config import Config
 from service.errors import RunError
 from service.event_loop import run
+from service.generation.list_erasure import GeneratedListEraser
 from service.logs import ApplicationLog
 from service.metrics import collect_from
 from service.models.user_erasure import ModelUserEraser
@@ -26,8 +27,10 @@ from telemetry.consumer.consumer import Consumer
 from telemetry.consumer.live_feed import LiveFeed
 from telemetry.consumer.orphans import OrphanedSlots
 from telemetry.consumer.sinks import CountingSink
+from telemetry.erasure.erasure import UserEraser
 from telemetry.errors import TelemetryError
 from telemetry.failpoints import Failpoints
+from telemetry.pseudonym import Pseudonymiser
 from telemetry.stream.redis_check import RedisRole
 
 _log = structlog.get_logger("recollect.consumer")
@@ -63,6 +66,14 @@ def consume(config: Config, admin_port: int, *, claim: bool = False, supervised:
         log.stop()
 
 
+def _user_erasers(config: Config) -> list[UserEraser]:
+    key = config.pseudonym_key()
+    return [
+        ModelUserEraser(config.models_dir, Pseudonymiser(key), config.security_dir, config.checkpoints_dir),
+        GeneratedListEraser(config.generated_dir, config.models_dir, key, config.failpoint),
+    ]
+
+
 def _require_writable(archive_dir: Path) -> None:
     """Refuse an archive that this process may not write. The consumer retries if the disk fails later."""
     try:
@@ -89,9 +100,7 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
         [archived],
         settings,
         log_note,
-        user_erasers=[
-            ModelUserEraser(config.models_dir, config.pseudonymiser(), config.security_dir, config.checkpoints_dir)
-        ],
+        user_erasers=_user_erasers(config),
         live=live,
         failpoints=failpoints,
     )

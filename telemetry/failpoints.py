@@ -33,6 +33,10 @@ FAILPOINTS: Final[Mapping[str, str]] = {
     "live.saved": "A state snapshot is saved and the files that it replaces still exist.",
     "live.begun": "A generation of the feed has begun and the publisher has not noted it.",
     "live.published": "An entry is in the feed and the publisher has not noted it.",
+    "generated.written": "A file of lists is written again without a user, and nothing names it.",
+    "generated.planned": "The manifest of lists with that file is written, and the old one counts.",
+    "generated.renamed": "That file has taken the old one's place, and the old manifest counts.",
+    "generated.replaced": "That file and its manifest count, and other files may hold the user.",
     "retention.read": "The numbers of a date to remove are read and nothing has changed.",
     "retention.committed": "A date's files do not count any more and still exist.",
 }

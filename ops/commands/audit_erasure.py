@@ -1,8 +1,8 @@
 """`recollect audit --erased ID`: what is left of an erased user, and the receipts of the erasures.
 
-Invariant: every place that telemetry or training writes to is searched: the archive's lines and dead letters, the
-spool, the state snapshot, the published models. Lines received after the last erase request are not left over: the user
-came back.
+Invariant: every place that telemetry, training or generation writes to by default is searched: the archive's lines and
+dead letters, the spool, the state snapshot, the published models, the generated lists. Lines received after the last
+erase request are not left over: the user came back.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 
+from ops.commands.audit_lists import search_lists
 from service.config import Config
 from service.errors import ModelError
 from service.models import artefact, versions
@@ -37,7 +38,7 @@ class ErasureSearch:
     Attributes:
         user_id: The user, as typed.
         receipts: The erasures of this user.
-        left: By place: how many lines, letters or models hold the user and should not.
+        left: By place: how many lines, letters, models or lists hold the user and should not.
         since: By place: how many lines came after the erase request.
         unread: Places that could not be searched, and why.
     """
@@ -96,6 +97,9 @@ def search(config: Config, user_id: str) -> ErasureSearch:
         if rows_of(model_users, keys, pseudonyms):
             # A later model holds a user only for later interactions: training leaves the others out.
             count(f"models/{version}", created)
+    for place, made_at in search_lists(config, keys, pseudonyms, unread):
+        # As of models: later lists hold a user only for what the user did since.
+        count(place, made_at)
     return ErasureSearch(user_id, receipts, dict(left), dict(since), unread)
 
 

@@ -1,10 +1,14 @@
-"""`recollect generate`: the lists of all users as Parquet files; `verify`: is every user in them, and once."""
+"""`recollect generate`: the lists of all users as Parquet files.
+
+`verify`: is every user in them, and once. `erase`: lists of erased users leave them.
+"""
 
 import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,7 +83,7 @@ def command(
         from ops.chosen_executor import chosen_executor
         from ops.offline import bulk_generation
         from ops.offline.bulk_generation import GenerationRequest
-        from service.generation.shard_file import LAYOUTS
+        from service.generation.shard_format import LAYOUTS
         from service.training.algorithms.kernels.threads import limit
 
     chosen = next((known for known in LAYOUTS if known == layout), None)
@@ -121,6 +125,40 @@ def verify_command(
             f"{folder} is whole: {found['shards']:,} files with {found['users']:,} users and {found['rows']:,} items; "
             "no user is twice or missing."
         )
+    return 0
+
+
+@app.command("erase")
+def erase_command(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[DIR]...", help="Folders, or what holds them; by default RECOLLECT_HOME/generated."),
+    ] = None,
+    *,
+    users: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--user",
+            metavar="ID",
+            help="Remove this user, whenever the lists were made; may be repeated. By default all users who were "
+            "erased since.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Remove erased users from complete folders of lists; files without them stay as they are."""
+    with _needs_extra():
+        from ops.offline.list_erasure import erase_from_lists
+    found = erase_from_lists(from_env(os.environ), folders or [], users or [])
+    if as_json:
+        print(json.dumps(asdict(found)))
+        return 0
+    print(
+        f"{found.users:,} lists were removed from {found.files:,} files; {found.folders:,} complete folders were "
+        "searched."
+    )
+    if found.unfinished:
+        print(f"{found.unfinished:,} folders are not complete: their generation leaves erased users out at its end.")
     return 0
 
 

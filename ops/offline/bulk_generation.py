@@ -25,7 +25,7 @@ from service.generation.bulk_users import BulkUsers, default_shard_users, read_i
 from service.generation.generation import Progress, generate
 from service.generation.list_model import BulkModel
 from service.generation.output_folder import OutputFolder, digest_of
-from service.generation.shard_file import Layout
+from service.generation.shard_format import Layout
 from service.generation.shard_source import ShardSource, live_events
 from service.lists.filters.masks import FilterMasks
 from service.lists.filters.parsing import parse
@@ -167,8 +167,12 @@ def run(config: Config, request: GenerationRequest, output: Path | None, progres
             if begun is None:
                 folder.discard()
             raise
-        generate(folder, generation.source, request.layout, generation.erased, progress)
-        return Generated(path, folder.finish(generation.manifest(facts)), outcome)
+        while True:
+            generate(folder, generation.source, request.layout, generation.erased, progress)
+            # An erase lists its users before it searches complete folders: it sees the manifest, or the list is new.
+            with folder.completing():
+                if generation.left_out_all():
+                    return Generated(path, folder.finish(generation.manifest(facts)), outcome)
 
 
 class _Generation:
@@ -208,6 +212,7 @@ class _Generation:
         shard_users = inputs.get("shard_users") or request.shard_users or default_shard_users(len(users), request.n)
         state = self.model.state if request.live else None
         self.source = ShardSource(bulk, users, shard_users, state, self.model.pseudonyms)
+        self._listed = ErasedUsers(b"", {})
         manifest_sha256 = digest_of(versions.directory_of(config.models_dir, version) / artefact.MANIFEST)
         self.facts: dict[str, Any] = {
             "inputs": {
@@ -242,13 +247,18 @@ class _Generation:
     def erased(self) -> NDArray[np.bool_]:
         """Return the users who were erased and have done nothing since, bool (n_users,)."""
         users, pseudonyms = self.source.users, self.model.pseudonyms
-        listed = ErasedUsers.read(self._config.models_dir)
+        listed = self._listed = ErasedUsers.read(self._config.models_dir)
         found = np.zeros(len(users), bool)
         if not listed.permanent_s and not listed.temporary_s:
             return found
         for place, erased_s in listed.erased_rows(Vocabulary(users.ids), pseudonyms).items():
             found[place] = not self._has_acted_since(place, erased_s)
         return found
+
+    def left_out_all(self) -> bool:
+        """Whether no user was erased since `erased` was called last."""
+        listed, before = ErasedUsers.read(self._config.models_dir), self._listed
+        return (listed.permanent_s, listed.temporary_s) == (before.permanent_s, before.temporary_s)
 
     def _has_acted_since(self, place: int, erased_s: int) -> bool:
         users, state = self.source.users, self.model.state

@@ -14,7 +14,8 @@ from typing import Final
 from ops.offline.offline_model import first_day
 from service.config import Config
 from telemetry.errors import StateError
-from telemetry.events import Feedback, Record, decode, encode
+from telemetry.events import Feedback, Record, Served, decode, encode
+from telemetry.ids import rfc3339_ms
 from telemetry.live.archive_tail import read_tail
 from telemetry.live.state_manifest import StateManifest
 from telemetry.live.state_snapshot import StateSnapshot
@@ -23,6 +24,7 @@ _STATE: Final = "state"
 _TAIL: Final = "tail.jsonl"
 # The consumer may replace a file between the reading of the manifest and the copy.
 _ATTEMPTS: Final = 5
+_MS_PER_S: Final = 1000
 
 
 def freeze(config: Config, directory: Path) -> None:
@@ -54,6 +56,25 @@ def thaw(directory: Path) -> tuple[StateSnapshot, Iterable[Record]]:
         StateError: The copy is damaged.
     """
     return StateSnapshot.open(directory / _STATE), _records(directory / _TAIL)
+
+
+def frozen_times(directory: Path, user_ids: Iterable[str]) -> Iterator[str]:
+    """Yield when each event of some users, by their ids in telemetry, was received of which there is a copy, RFC 3339.
+
+    Raises:
+        StateError: The copy is damaged.
+        ArchiveError: As well.
+        OSError: It cannot be read.
+    """
+    names = frozenset(user_ids)
+    snapshot = StateSnapshot.open(directory / _STATE)
+    for name in sorted(names):
+        yield from (rfc3339_ms(event.received_ms / _MS_PER_S) for event in snapshot.stored_events(name))
+    if (directory / _TAIL).exists():
+        for record in _records(directory / _TAIL):
+            event = record.event
+            if isinstance(event, Served | Feedback) and event.user_id in names:
+                yield event.received_at
 
 
 def live_user_ids(config: Config, snapshot: StateSnapshot) -> set[str]:

@@ -14,7 +14,8 @@ from service.executors.executor import executor_in_use
 from service.generation.list_model import BulkModel
 from service.generation.output_folder import OutputFolder
 from service.generation.shard import make_shard
-from service.generation.shard_file import Layout, ShardFile, shard_file
+from service.generation.shard_file import ShardFile, shard_file
+from service.generation.shard_format import Layout
 from service.generation.shard_lists import shard_lists
 from service.generation.shard_source import ShardSource, ShardTasks
 

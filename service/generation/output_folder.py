@@ -6,6 +6,8 @@ Invariants:
 - `manifest.json` is there only when all shards are. Until then `progress.jsonl` has the inputs in its first line, and
   each finished shard, with the digest of its file, in a line of its own. So a generation that was killed goes on.
 - One process at a time writes.
+- A folder becomes complete while the lock of `completing` is held: who holds it and sees no manifest knows that the
+  list of erased users will be read again before there is one.
 - A folder of something else stays as it is: nothing is written into it or removed from it.
 
 Names that begin with a point are no result: readers of whole folders pass them over.
@@ -21,18 +23,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from service.errors import RunError, UsageError
-from service.generation.shard_file import ShardFile
 from service.models import published_files
 from telemetry.wal.disk import sync_directory
 
+# A search for users in folders needs neither numba nor the libraries of models.
+if TYPE_CHECKING:
+    from service.generation.shard_file import ShardFile
+
 MANIFEST: Final = "manifest.json"
+# A manifest that an erase is about to put in the place of the other one.
+NEXT_MANIFEST: Final = ".manifest.json.next"
 PROGRESS: Final = "progress.jsonl"
 SUFFIX: Final = ".parquet"
 _LOCK: Final = ".lock"
-_FROZEN: Final = ".frozen"
+FROZEN: Final = ".frozen"
 # What `published_files.replace` leaves of a file here when the process is killed.
 _STAGED: Final = re.compile(r"\.(?:shard-\d+\.parquet|progress\.jsonl|manifest\.json)\.[0-9a-f]+\.tmp")
 _FORMAT: Final = 1
@@ -112,7 +119,7 @@ class OutputFolder:
     @property
     def frozen(self) -> Path:
         """Where the state that lists are made from is kept until the last one is made."""
-        return self.path / _FROZEN
+        return self.path / FROZEN
 
     def manifest(self) -> dict[str, Any] | None:
         """Return the manifest of a complete generation; None without one.
@@ -161,6 +168,14 @@ class OutputFolder:
             return None
         return begun if _is_begun(begun) else None
 
+    def remove_remains(self) -> None:
+        """Remove what a process that was killed left in a complete folder; it may hold users."""
+        self._remove_staged()
+        with _writing(self.path):
+            with suppress(FileNotFoundError):
+                shutil.rmtree(self.frozen)
+            (self.path / PROGRESS).unlink(missing_ok=True)
+
     def _remove_staged(self) -> None:
         with _writing(self.path):
             for path in self.path.iterdir():
@@ -189,7 +204,7 @@ class OutputFolder:
             published_files.replace(self.path / PROGRESS, json.dumps(begun, ensure_ascii=False).encode() + b"\n")
         return begun
 
-    def add(self, number: int, made: ShardFile, users_sha256: str) -> None:
+    def add(self, number: int, made: "ShardFile", users_sha256: str) -> None:
         """Write the file of a shard, and record it."""
         name = f"shard-{number:05d}{SUFFIX}"
         content = made.content.data
@@ -208,6 +223,15 @@ class OutputFolder:
             _append_line(self.path / PROGRESS, json.dumps(asdict(shard)).encode() + b"\n")
         self.finished[number] = shard
 
+    @contextmanager
+    def completing(self) -> Iterator[None]:
+        """Hold the lock under which a folder becomes complete, see `is_unfinished`."""
+        with _writing(self.path):
+            file = (self.path / PROGRESS).open("rb+")
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def finish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Write the manifest, with the shards in their order, and remove what served to continue; returns it."""
         shards = [asdict(self.finished[number]) for number in sorted(self.finished)]
@@ -219,6 +243,30 @@ class OutputFolder:
             (self.path / PROGRESS).unlink(missing_ok=True)
             sync_directory(self.path)
         return complete
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a generation was begun in a folder whose end will read the list of erased users after this call.
+
+    Raises:
+        RunError: It is being completed at this moment, or its record cannot be read.
+    """
+    while True:
+        try:
+            with (path / PROGRESS).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                if (path / MANIFEST).exists():
+                    return False
+                # It may have been begun anew in between.
+                if os.path.samestat(os.fstat(file.fileno()), (path / PROGRESS).stat()):
+                    return True
+        except FileNotFoundError:
+            if not (path / PROGRESS).exists():
+                return False
+        except BlockingIOError:
+            raise RunError(f"The lists in {path} are being completed.") from None
+        except OSError as error:
+            raise RunError(f"{path / PROGRESS} cannot be read: {error.strerror}.") from None
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
@@ -255,11 +303,16 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def staged_name(name: str) -> str:
+    """Return the name under which a file is written aside by a process that its successor completes."""
+    return f".{name}.0.tmp"
+
+
 def _require_own(path: Path) -> None:
     """Refuse a folder that holds files, and no generation that was begun or completed."""
     if (path / PROGRESS).exists() or (path / MANIFEST).exists():
         return
-    others = sorted(one.name for one in path.iterdir() if one.name not in (_LOCK, _FROZEN) and not _is_staged(one))
+    others = sorted(one.name for one in path.iterdir() if one.name not in (_LOCK, FROZEN) and not _is_staged(one))
     if others:
         raise UsageError(f"{path} holds {others[0]}: name a new or an empty folder.")
 

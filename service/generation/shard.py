@@ -1,7 +1,8 @@
 """The task of one shard: from its users to its file."""
 
 from service.generation.list_model import BulkModel
-from service.generation.shard_file import Layout, ShardFile, shard_file
+from service.generation.shard_file import ShardFile, shard_file
+from service.generation.shard_format import Layout
 from service.generation.shard_lists import shard_lists
 from service.generation.shard_users import ShardUsers
 

@@ -1,57 +1,25 @@
-"""The Parquet file of one shard: the lists of its users, in their order.
-
-Two layouts, with the same lists:
-
-    rows    one row for each item of a list: user_id, rank from 1, item_id, score, source
-    lists   one row for each user: user_id, and items, a list of {item_id, score, source}, best first
-
-A user without a single item has no row in the first, and an empty list in the second.
+"""Makes the Parquet file of one shard: the lists of its users, in their order.
 
 Invariant: the bytes depend on the lists, the layout and the release of pyarrow alone, so that a shard that is made
 again is the same file.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import parquet
 
+from service.generation.shard_format import ITEM, SCHEMAS, Layout, shard_writer, write_group
 from service.generation.shard_lists import ShardLists
 from service.models.vocabulary import Vocabulary
 
-Layout: TypeAlias = Literal["rows", "lists"]
-LAYOUTS: Final[tuple[Layout, ...]] = get_args(Layout)
 SOURCES: Final = ("popular", "personal")
 # Digits behind the point of a score, as in answers of the API.
 _DIGITS: Final = 6
 # Rows of the first layout in a row group, which readers read apart from the others; no user is in two of them.
 _GROUP_ROWS: Final = 1 << 20
-_LEVEL: Final = 1
-# Of a row group: all ids of items that it names fit, so that each is written once.
-_DICTIONARY_BYTES: Final = 1 << 30
-# Codes and texts apart, as they are written. With `store_schema` off readers find plain strings.
-_CODED: Final = pa.dictionary(pa.int32(), pa.string())
-_ITEM: Final = pa.struct([("item_id", pa.string()), ("score", pa.float64()), ("source", pa.string())])
-_SCHEMAS: Final = {
-    "rows": pa.schema(
-        [
-            pa.field("user_id", _CODED, nullable=False),
-            pa.field("rank", pa.int32(), nullable=False),
-            pa.field("item_id", _CODED, nullable=False),
-            pa.field("score", pa.float64(), nullable=False),
-            pa.field("source", _CODED, nullable=False),
-        ]
-    ),
-    "lists": pa.schema(
-        [
-            pa.field("user_id", pa.string(), nullable=False),
-            pa.field("items", pa.list_(pa.field("element", _ITEM, nullable=False)), nullable=False),
-        ]
-    ),
-}
 
 
 class ShardFile(NamedTuple):
@@ -80,20 +48,11 @@ def shard_file(user_ids: Sequence[str], lists: ShardLists, items: Vocabulary, la
         layout: One of `LAYOUTS`.
     """
     sink = pa.BufferOutputStream()
-    writer = parquet.ParquetWriter(
-        sink,
-        _SCHEMAS[layout],
-        compression="zstd",
-        compression_level=_LEVEL,
-        use_dictionary=["user_id", "item_id", "source"] if layout == "rows" else True,
-        dictionary_pagesize_limit=_DICTIONARY_BYTES,
-        store_schema=False,
-    )
-    with writer:
+    with shard_writer(sink, layout) as writer:
         for group in _groups(len(user_ids), lists.rows.shape[1]):
             make = _rows if layout == "rows" else _lists
             table = make(user_ids[group], lists.part(group), items)
-            writer.write_table(table, row_group_size=max(1, table.num_rows))
+            write_group(writer, table)
     counts = lists.counts
     return ShardFile(
         np.frombuffer(sink.getvalue(), np.uint8),
@@ -131,7 +90,7 @@ def _rows(user_ids: Sequence[str], lists: ShardLists, items: Vocabulary) -> pa.T
     users, places = np.nonzero(is_listed)
     user_id = pa.DictionaryArray.from_arrays(pa.array(users.astype(np.int32)), pa.array(user_ids, pa.string()))
     rank = pa.array((places + 1).astype(np.int32))
-    return pa.Table.from_arrays([user_id, rank, item_id, score, source], schema=_SCHEMAS["rows"])
+    return pa.Table.from_arrays([user_id, rank, item_id, score, source], schema=SCHEMAS["rows"])
 
 
 def _lists(user_ids: Sequence[str], lists: ShardLists, items: Vocabulary) -> pa.Table:
@@ -139,6 +98,6 @@ def _lists(user_ids: Sequence[str], lists: ShardLists, items: Vocabulary) -> pa.
     offsets = np.zeros(len(user_ids) + 1, np.int32)
     np.cumsum(lists.counts, out=offsets[1:])
     fields = [item_id.cast(pa.string()), score, source.cast(pa.string())]
-    of_items = pa.StructArray.from_arrays(fields, fields=list(_ITEM))
-    nested = pa.ListArray.from_arrays(pa.array(offsets), of_items, type=_SCHEMAS["lists"].field("items").type)
-    return pa.Table.from_arrays([pa.array(user_ids, pa.string()), nested], schema=_SCHEMAS["lists"])
+    of_items = pa.StructArray.from_arrays(fields, fields=list(ITEM))
+    nested = pa.ListArray.from_arrays(pa.array(offsets), of_items, type=SCHEMAS["lists"].field("items").type)
+    return pa.Table.from_arrays([pa.array(user_ids, pa.string()), nested], schema=SCHEMAS["lists"])

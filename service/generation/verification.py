@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from service.errors import RunError
-from service.generation.output_folder import MANIFEST, SUFFIX, FinishedShard, is_file, read_manifest
+from service.generation.output_folder import MANIFEST, NEXT_MANIFEST, SUFFIX, FinishedShard, is_file, read_manifest
 
 STAGE: Final = "verify"
 _KEY_BYTES: Final = 8
@@ -24,11 +24,16 @@ def verify(folder: Path, progress: Callable[[str, int, int], None]) -> dict[str,
         The numbers of `shards`, `users` and `rows`.
 
     Raises:
-        RunError: There is no manifest, or the files differ from it.
+        RunError: There is no manifest, the files differ from it, or an erasure is to be completed.
     """
     manifest = read_manifest(folder)
     if manifest is None:
         raise RunError(f"{folder} has no {MANIFEST}: it holds no lists, or they are not complete.")
+    if (folder / NEXT_MANIFEST).exists():
+        raise RunError(
+            f"An erasure of users from {folder} goes on or was interrupted; `recollect generate erase {folder}` "
+            "completes it."
+        )
     shards = [FinishedShard(**shard) for shard in manifest["shards"]]
     others = {path.name for path in folder.glob(f"*{SUFFIX}")} - {shard.file for shard in shards}
     if others:

@@ -116,6 +116,13 @@ class ErasedUsers:
         temporary_s = {digest: time_s for digest, time_s in self.temporary_s.items() if digest not in kept}
         return replace(self, permanent_s={**self.permanent_s, **kept_s}, temporary_s=temporary_s)
 
+    def unlisted(self, names: Collection[str]) -> set[str]:
+        """Return those of some user ids of telemetry that are not listed."""
+        digest_of = self._digest()
+        return {
+            name for name in names if (key := digest_of(name)) not in self.permanent_s and key not in self.temporary_s
+        }
+
     def erased_rows(self, users: Vocabulary, pseudonyms: Pseudonymiser) -> dict[int, int]:
         """Find the listed users in a vocabulary, as `rows_of` does.
 
@@ -136,6 +143,20 @@ class ErasedUsers:
 
     def _digest(self) -> Callable[[str], str]:
         return Pseudonymiser(self.salt).pseudonym
+
+
+def list_erased(models_dir: Path, names: Collection[str], time_s: int) -> None:
+    """List users, by their ids in telemetry, who are not listed yet, as erased at a time.
+
+    Raises:
+        ModelRefused: The list cannot be read.
+        OSError: It cannot be written.
+    """
+    models_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with published_files.exclusive(models_dir):
+        before = ErasedUsers.read(models_dir)
+        if names := before.unlisted(names):
+            before.with_erased(names, time_s).write(models_dir)
 
 
 def keep_permanently(models_dir: Path, names: Collection[str]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from service.generation.verification import users_of
 from service.models import active_model
 from service.models.snapshot import ModelSnapshot
 from service.models.user_erasure import ModelUserEraser
@@ -21,6 +22,7 @@ from service.models.vocabulary import Vocabulary
 from telemetry.erasure.erasure import read_receipts
 from telemetry.pseudonym import Pseudonymiser
 from tests.integration.test_replica import Process, archived, get
+from tests.support.generated_lists import generated_lists
 
 Publish = Callable[[Path, ModelSnapshot], str]
 Make = Callable[..., ModelSnapshot]
@@ -156,10 +158,11 @@ def test_an_erased_user_is_unknown_here_at_once_and_elsewhere_within_a_second_of
     assert json.loads(shown.stdout)["derived"]["from"] == version
 
 
-def test_an_erase_reaches_archive_and_models_of_a_running_installation(
+def test_an_erase_reaches_archive_models_and_generated_lists_of_a_running_installation(
     tmp_path: Path, start: Start, make_snapshot: Make, publish_snapshot: Publish, wait_until: Wait
 ) -> None:
-    """The receipt is done, every replica answers an unknown user, and no line and no model has the id."""
+    """The receipt is done, every replica answers an unknown user, and no line, model or generated list has the id."""
+    lists = generated_lists(tmp_path / "var/generated/lists", [CANARY, "u1"], "2026-11-21T12:00:00.000Z")
     snapshot = make_snapshot()
     known = Vocabulary([CANARY, *snapshot.users.id_of[1:]])
     publish_snapshot(tmp_path / "var/models", replace(snapshot, users=known))
@@ -181,6 +184,7 @@ def test_an_erase_reaches_archive_and_models_of_a_running_installation(
     assert (receipt.erase_id, receipt.events, receipt.models) == (erase_id, 4, 1)
     assert {line["user_id"] for line in archived(tmp_path) if line["class"] == "feedback"} == {"u1"}
     assert CANARY.encode() not in written(tmp_path / "var/models")
+    assert users_of(lists / "shard-00000.parquet") == ["u1"]
 
 
 @pytest.mark.parametrize("verb", ["serve", "train"])

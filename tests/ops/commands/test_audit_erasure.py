@@ -1,6 +1,7 @@
 import asyncio
 import json
 import secrets
+import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,11 @@ from ops.cli import application
 from ops.commands.audit import audit, command
 from ops.commands.audit_erasure import search
 from ops.console.command_runner import run
+from ops.offline.frozen_state import freeze
 from ops.options.period import Period
 from service.config import Config
+from service.generation.list_erasure import GeneratedListEraser
+from service.generation.output_folder import OutputFolder
 from service.models.snapshot import ModelSnapshot
 from service.models.user_erasure import ModelUserEraser
 from telemetry.archive.archive import Archive
@@ -22,7 +26,7 @@ from telemetry.archive.compaction import compact
 from telemetry.batch import Position
 from telemetry.consumer.consumer import Consumer
 from telemetry.erasure.erasure import read_receipts
-from telemetry.events import Event, Record, System
+from telemetry.events import Event, Record, System, encode
 from telemetry.ids import uuid7
 from telemetry.live.event_layer import user_key
 from telemetry.live.layer_merge import KeepRules
@@ -33,6 +37,7 @@ from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
 from tests.support.archives.archive_commits import addition, commit, letter, seal
+from tests.support.generated_lists import generated_lists
 from tests.support.sample_events import feedback, served
 
 FAST = ConsumerSettings(block_ms=10, discover_interval_s=0.05, commit_interval_s=0.0)
@@ -198,6 +203,38 @@ def test_what_cannot_be_searched_is_no_proof(config: Config, audit_erased: Calla
     code, out = audit_erased("u1")
     assert code == 1
     assert out.endswith("but not every place could be searched.\n")
+
+
+async def test_generated_lists_are_searched(
+    config: Config, audit_erased: Callable[..., tuple[int, str]], await_until: Await
+) -> None:
+    """Complete folders, wherever they are below the place of the installation, and what a killed generation left."""
+    old = generated_lists(config.generated_dir / "nightly/old", ["u1", "u10"], "2026-11-21T11:00:00.000Z")
+    new = generated_lists(config.generated_dir / "new", ["u1", "u10"], "2026-11-21T13:00:00.000Z")
+    begun = generated_lists(config.generated_dir / "begun", ["u1", "u10"], "2026-11-21T11:00:00.000Z")
+    (begun / "manifest.json").unlink()
+    OutputFolder(begun).begin({"inputs": {"model": "m"}, "as_of_ms": unix_ms("2026-11-21T11:00:00.000Z")})
+    freeze(config, begun / ".frozen")
+    record = encode(feedback(user_id="u1", received_at="2026-11-21T11:30:00.000Z"), "p", 1, 1)
+    (begun / ".frozen" / "tail.jsonl").write_bytes(record)
+    await through(config, await_until, erase("u1"))
+    code, out = audit_erased("u1", as_json=True)
+    result = json.loads(out)
+    assert (code, result["unread"]) == (1, [])
+    assert result["left"] == {"generated/nightly/old": 1, "generated/begun": 1, "generated/begun/.frozen": 1}
+    assert result["since"] == {"generated/new": 1}
+    shutil.rmtree(begun)
+    eraser = GeneratedListEraser(config.generated_dir, config.models_dir)
+    await eraser.erase(["u1"])
+    assert audit_erased("u1")[0] == 0
+    assert audit_erased("u10")[0] == 1
+    (old / "shard-00000.parquet").write_bytes(b"x")
+    (new / "manifest.json").write_text("{")
+    result = json.loads(audit_erased("u1", as_json=True)[1])
+    assert [sentence.partition(" cannot be read: ")[0] for sentence in result["unread"]] == [
+        str(new / "manifest.json"),
+        str(old / "shard-00000.parquet"),
+    ]
 
 
 def test_the_former_option_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:

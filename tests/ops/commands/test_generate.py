@@ -13,6 +13,8 @@ import pytest
 from pyarrow import parquet
 
 from service.config import Config
+from service.generation.list_erasure import GeneratedListEraser
+from service.generation.output_folder import OutputFolder
 from service.models import active_model, artefact
 from service.models.user_erasure import ModelUserEraser
 from service.training import pipeline
@@ -197,6 +199,49 @@ def test_erased_users_get_no_list(trained: dict[str, Path], recollect: Recollect
     assert (manifest["users"], manifest["users_erased"]) == (2, 1)
 
 
+def test_a_user_who_is_erased_at_the_very_end_gets_no_list(
+    recollect: Recollect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last shard, and before the manifest: the search for complete folders has passed this one over."""
+    home = tmp_path / "home"
+    pipeline.train(Config(home=home), data=DATA, algorithm="popularity", activate=True)
+    completing = OutputFolder.completing
+    erased: list[Path] = []
+
+    def erase_first(folder: OutputFolder) -> Any:
+        if not erased:
+            ModelUserEraser(home / "models", Pseudonymiser()).erase_now({"5"})
+            GeneratedListEraser(home / "generated", home / "models").erase_now({"5"})
+            erased.append(folder.path)
+        return completing(folder)
+
+    monkeypatch.setattr(OutputFolder, "completing", erase_first)
+    manifest = generated(recollect(home, "generate", "--n", "2", "--json"))
+    assert erased == [Path(manifest["path"])]
+    assert "5" not in lists_of(manifest["path"])
+    assert (manifest["users"], manifest["users_erased"]) == (59, 1)
+    assert recollect(home, "generate", "verify", manifest["path"])[0] == 0
+
+
+def test_erased_users_leave_complete_folders(recollect: Recollect, tmp_path: Path) -> None:
+    """Those of the list of erased users, in the default place or elsewhere; a user by name, whenever."""
+    home, output = tmp_path / "home", tmp_path / "lists"
+    pipeline.train(Config(home=home), data=DATA, algorithm="popularity", activate=True)
+    inside = generated(recollect(home, "generate", "--n", "2", "--json"))["path"]
+    generated(recollect(home, "generate", "--n", "2", "--output", str(output), "--layout", "lists", "--json"))
+    ModelUserEraser(home / "models", Pseudonymiser()).erase_now({"5", "7"})
+    code, out, _ = recollect(home, "generate", "erase")
+    assert (code, out) == (0, "2 lists were removed from 1 files; 1 complete folders were searched.\n")
+    assert set(lists_of(inside)) == {str(user) for user in range(1, 61)} - {"5", "7"}
+    assert len(rows_of(output)) == 60
+    code, out, _ = recollect(home, "generate", "erase", str(output), inside, "--json")
+    assert (code, json.loads(out)) == (0, {"folders": 2, "unfinished": 0, "files": 1, "users": 2})
+    code, out, _ = recollect(home, "generate", "erase", str(tmp_path), "--user", "9", "--user", "nobody", "--json")
+    assert (code, json.loads(out)["users"]) == (0, 2)
+    assert {row["user_id"] for row in rows_of(output)} == {str(user) for user in range(1, 61)} - {"5", "7", "9"}
+    assert recollect(home, "generate", "verify", str(output))[0] == 0
+
+
 def test_a_user_who_came_back_after_an_erase_has_a_list(recollect: Recollect, tmp_path: Path) -> None:
     """The model was trained on what the user did since; the list of erased users is kept for good."""
     home, data = tmp_path / "home", tmp_path / "ratings.csv"
@@ -244,6 +289,7 @@ def test_a_generation_of_a_model_that_is_gone_begins_anew(
         (("--users", "no-such-file"), 2, "no-such-file cannot be read: No such file or directory."),
         (("--live",), 1, "There is no live state in "),
         (("verify", "no-such-folder"), 1, "no-such-folder has no manifest.json"),
+        (("erase", "no-such-folder"), 2, "no-such-folder holds no generated lists."),
     ],
 )
 def test_what_cannot_be_generated(

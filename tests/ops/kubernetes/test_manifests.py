@@ -342,7 +342,7 @@ def test_each_night_has_a_folder_of_lists_and_old_ones_go(tmp_path: Path) -> Non
     (lists,) = [one["value"] for one in container["env"] if one["name"] == "LISTS"]
     (claim,) = [one["mountPath"] for one in container["volumeMounts"] if one["name"] == "lists"]
     assert Path(lists).parent == Path(claim)
-    (tmp_path / "recollect").write_text('#!/bin/sh\necho "$@" >"$RECORD"\n')
+    (tmp_path / "recollect").write_text('#!/bin/sh\necho "$@" >>"$RECORD"\n')
     (tmp_path / "recollect").chmod(0o755)
     folder = tmp_path / "lists" / "nightly"
     now_s = time.time()
@@ -352,8 +352,10 @@ def test_each_night_has_a_folder_of_lists_and_old_ones_go(tmp_path: Path) -> Non
         os.utime(folder / name, (now_s - age_days * 86_400,) * 2)
     environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RECORD": str(tmp_path / "record")}
     for job in ("first", "second"):
+        (tmp_path / "record").unlink(missing_ok=True)
         subprocess.run(container["command"], env={**environ, "LISTS": str(folder), "JOB": job}, check=True)
-        assert (tmp_path / "record").read_text() == f"generate --n 100 --live --output {folder}/{job}\n"
+        expected = f"generate --n 100 --live --output {folder}/{job}\ngenerate erase\n"
+        assert (tmp_path / "record").read_text() == expected
     assert [path.name for path in folder.iterdir()] == ["kept"]
 
 

@@ -20,7 +20,7 @@ from service.generation import generation
 from service.generation.bulk_users import BulkUsers, default_shard_users, n_shards, read_ids
 from service.generation.list_model import BulkModel
 from service.generation.output_folder import MANIFEST, PROGRESS, OutputFolder
-from service.generation.shard_file import Layout
+from service.generation.shard_format import Layout
 from service.generation.shard_source import ShardSource
 from service.generation.verification import users_of, verify
 from service.lists.list_request import ListRequest
