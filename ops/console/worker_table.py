@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     # Importing it loads numpy, which commands without workers do not need.
     from service.executors.executor import WorkerEvent
+    from service.executors.machine import Machine
 
 
 @dataclass
@@ -16,7 +17,7 @@ class WorkerRow:
 
     Attributes:
         name: Its name.
-        node: Its machine.
+        machine: Its machine.
         pid: Its process.
         state: As in `WorkerEvent`.
         doing: Its stage and the number of its task, from 1; empty if it has none.
@@ -25,7 +26,7 @@ class WorkerRow:
     """
 
     name: str
-    node: str
+    machine: "Machine"
     pid: int
     state: str
     doing: str = ""
@@ -44,26 +45,27 @@ class WorkerTable:
 
     def update(self, event: "WorkerEvent") -> str | None:
         """Note an event; returns a line for the reader if it is a loss."""
-        row = self._rows.setdefault(event.worker, WorkerRow(event.worker, event.node, event.pid, event.state))
+        row = self._rows.setdefault(event.worker, WorkerRow(event.worker, event.machine, event.pid, event.state))
         row.n_done += row.state == "working" and event.state == "idle"
-        row.node, row.pid, row.state = event.node, event.pid, event.state
+        row.machine, row.pid, row.state = event.machine, event.pid, event.state
         row.doing = "" if event.task is None else f"{event.stage} {event.task + 1}".strip()
         self._stage, self._n_done, self._n_tasks = event.stage, event.n_done, event.n_tasks
+        names = self._machine_names()
         if event.state == "left":
             del self._rows[event.worker]
         if event.state != "died":
             return None
         row.n_deaths += 1
         task = "" if event.task is None else f" in task {event.task + 1} of {event.n_tasks}"
-        return f"{event.worker} (process {event.pid} on {event.node}) died{task}; its work is done again"
+        return f"{event.worker} (process {event.pid} on {names[event.machine]}) died{task}; its work is done again"
 
     def summary(self) -> str:
         """Return the stage, its tasks and the workers in one line."""
-        nodes = {row.node for row in self._rows.values()}
+        n_machines = len({row.machine for row in self._rows.values()})
         n_working = sum(row.state == "working" for row in self._rows.values())
         stage = f"{self._stage}: " if self._stage else ""
         tasks = f"{self._n_done:,} of {_counted(self._n_tasks, 'task')}"
-        machines = f" on {_counted(len(nodes), 'machine')}" if len(nodes) > 1 else ""
+        machines = f" on {_counted(n_machines, 'machine')}" if n_machines > 1 else ""
         return f"{stage}{tasks}; {_counted(len(self._rows), 'worker')}{machines}, {n_working:,} at work"
 
     def rows(self, most: int) -> tuple[list[str], list[list[str]]]:
@@ -71,22 +73,40 @@ class WorkerTable:
 
         A machine's row has how many of its workers do what.
         """
-        rows = sorted(self._rows.values(), key=lambda row: (row.node, _natural(row.name)))
+        names = self._machine_names()
+        rows = sorted(self._rows.values(), key=lambda row: (row.machine, _natural(row.name)))
         if len(rows) <= most:
             heading = ["machine", "worker", "process", "state", "task", "done", "deaths"]
             return heading, [
-                [row.node, row.name, str(row.pid), row.state, row.doing, f"{row.n_done:,}", _some(row.n_deaths)]
+                [
+                    names[row.machine],
+                    row.name,
+                    str(row.pid),
+                    row.state,
+                    row.doing,
+                    f"{row.n_done:,}",
+                    _some(row.n_deaths),
+                ]
                 for row in rows
             ]
         heading = ["machine", "workers", "at work", "done", "deaths"]
-        counts: dict[str, Counter[str]] = {}
+        counts: dict[Machine, Counter[str]] = {}
         for row in rows:
-            count = counts.setdefault(row.node, Counter())
+            count = counts.setdefault(row.machine, Counter())
             count.update(workers=1, working=row.state == "working", done=row.n_done, deaths=row.n_deaths)
         return heading, [
-            [node, f"{n['workers']:,}", f"{n['working']:,}", f"{n['done']:,}", _some(n["deaths"])]
-            for node, n in counts.items()
+            [names[machine], f"{n['workers']:,}", f"{n['working']:,}", f"{n['done']:,}", _some(n["deaths"])]
+            for machine, n in counts.items()
         ]
+
+    def _machine_names(self) -> "dict[Machine, str]":
+        """Return what each machine is called: with its address where another one has the same host name."""
+        machines = {row.machine for row in self._rows.values()}
+        n_of_name = Counter(machine.name for machine in machines)
+        return {
+            machine: machine.name if n_of_name[machine.name] == 1 else f"{machine.name} ({machine.address})"
+            for machine in machines
+        }
 
     def __len__(self) -> int:
         return len(self._rows)

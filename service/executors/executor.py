@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
+from service.executors.machine import Machine
 from service.training.interactions import Progress, no_progress
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ class WorkerEvent:
 
     Attributes:
         worker: Its name, such as "worker-1"; the process that replaces a dead one has the same.
-        node: The name or the address of its machine.
+        machine: Its machine.
         pid: Its process there.
         state: "died" if it ended in the middle of its task, "left" if it was not needed any more.
         stage: The stage of the work, such as "fit".
@@ -43,7 +44,7 @@ class WorkerEvent:
     """
 
     worker: str
-    node: str
+    machine: Machine
     pid: int
     state: WorkerState
     stage: str

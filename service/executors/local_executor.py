@@ -5,7 +5,6 @@ also if that is killed: its workers remove it then, or the next executor if they
 """
 
 import itertools
-import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -20,6 +19,7 @@ from service.executors import value_file
 from service.executors.executor import MOST_DEATHS, Keep, Ref, Watch, WorkerEvent, WorkerState, kept_nowhere, no_watch
 from service.executors.group_run import GroupRun
 from service.executors.local_group import GroupCall, run_local_group
+from service.executors.machine import this_machine
 from service.executors.task_call import TaskFailed, called
 from service.executors.value_folder import value_folder
 from service.executors.worker_process import death_reason, exit_with_parent, spawn
@@ -177,8 +177,8 @@ class LocalExecutor:
         n_done = 0
 
         def report(worker: _Worker, state: WorkerState) -> None:
-            node, pid = socket.gethostname(), worker.process.pid or 0
-            self._watch(WorkerEvent(worker.name, node, pid, state, stage, worker.task, n_done, len(tasks)))
+            machine, pid = this_machine(), worker.process.pid or 0
+            self._watch(WorkerEvent(worker.name, machine, pid, state, stage, worker.task, n_done, len(tasks)))
 
         def call(task: int) -> _Call:
             return _Call(function, tasks[task], tuple(map(_path_of, refs[task])))

@@ -14,6 +14,7 @@ from service.errors import RunError
 from service.executors import value_file
 from service.executors.executor import Watch, WorkerEvent, WorkerState
 from service.executors.group_run import GroupRun
+from service.executors.machine import this_machine
 from service.executors.member import Kept, Member, Progressed
 from service.executors.task_call import TaskFailed, called
 from service.executors.worker_process import death_reason, exit_with_parent, spawn
@@ -151,9 +152,7 @@ class LocalGroup:
         name, pid = f"member-{member.rank + 1}", member.process.pid or 0
         n_done = sum(each.ended for each in self._members)
         task = None if state == "left" else member.rank
-        self._watch(
-            WorkerEvent(name, socket.gethostname(), pid, state, self._run.stage, task, n_done, len(self._members))
-        )
+        self._watch(WorkerEvent(name, this_machine(), pid, state, self._run.stage, task, n_done, len(self._members)))
 
 
 def run_local_group(call: GroupCall, run: GroupRun, size: int, n_threads: int, folder: Path, watch: Watch) -> None:

@@ -5,7 +5,6 @@ result depends on their number. A machine may then have more members than cores.
 """
 
 import itertools
-import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from service.executors.group_run import GroupRun
 from service.executors.member import Kept, Member, Progressed
 from service.executors.ray_connection import fetched, on_machine, on_this_machine, run_error, usable_machines
 from service.executors.ray_values import Packed, pack, unpack
-from service.executors.ray_worker import limit_linear_algebra, other_code, value_by_number
+from service.executors.ray_worker import limit_linear_algebra, other_code, own_place, value_by_number
 from service.executors.task_call import TaskFailed, called
 from service.executors.worker_book import Place
 from service.training.algorithms.kernels import threads
@@ -87,7 +86,7 @@ class MemberProcess:
     def meeting(self) -> tuple[Place, tuple[str, int]]:
         """Return where this process runs, and where it listens if it is the first one."""
         host, port = ("", 0) if self._listener is None else self._listener.getsockname()
-        return Place(socket.gethostname(), os.getpid()), (host, port)
+        return own_place(), (host, port)
 
     def run(
         self,
@@ -235,7 +234,7 @@ class RayGroup:
         place, task = self._places[rank], None if state == "left" else rank
         self._watch(
             WorkerEvent(
-                f"member-{rank + 1}", place.node, place.pid, state, self._run.stage, task, self._n_done, self._size
+                f"member-{rank + 1}", place.machine, place.pid, state, self._run.stage, task, self._n_done, self._size
             )
         )
 

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from service.errors import RunError
 from service.executors.code_version import own_version, unlike
 from service.executors.executor import Ref
+from service.executors.machine import this_machine
 from service.executors.ray_values import Packed, pack, unpack
 from service.executors.task_call import TaskFailed, called
 from service.executors.worker_book import Place
@@ -98,7 +99,7 @@ def do_task(
         How the task ended; and the parts of its result.
     """
     nothing = (None,) * n_parts
-    here = Place(socket.gethostname(), os.getpid())
+    here = own_place()
     if (refused := other_code(version)) is not None:
         return Ended(refused, here), *nothing
     limit_linear_algebra()
@@ -113,6 +114,13 @@ def do_task(
         return Ended(None, here), *(pack(part) for _, part in zip(nothing, parts, strict=True))
     except Exception as error:  # noqa: BLE001  # such as a result that cannot be pickled
         return Ended(TaskFailed.of(error), here), *nothing
+
+
+def own_place() -> Place:
+    """Return where this process of a cluster runs."""
+    import ray
+
+    return Place(this_machine(ray.util.get_node_ip_address()), os.getpid())
 
 
 def other_code(version: str) -> TaskFailed | None:

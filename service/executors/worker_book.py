@@ -8,13 +8,14 @@ import itertools
 from dataclasses import dataclass
 
 from service.executors.executor import Watch, WorkerEvent, WorkerState
+from service.executors.machine import Machine
 
 
 @dataclass(frozen=True)
 class Place:
     """A process on a machine."""
 
-    node: str
+    machine: Machine
     pid: int
 
 
@@ -75,7 +76,9 @@ class WorkerBook:
         if place in self._names:
             return
         working = set(self._places.values())
-        replaced = next((known for known in self._names if known.node == place.node and known not in working), None)
+        replaced = next(
+            (known for known in self._names if known.machine == place.machine and known not in working), None
+        )
         if replaced is not None:
             self._names[place] = self._names.pop(replaced)
             return
@@ -84,6 +87,6 @@ class WorkerBook:
 
     def _report(self, place: Place, state: WorkerState, task: int | None) -> None:
         event = WorkerEvent(
-            self._names[place], place.node, place.pid, state, self._stage, task, len(self._done), self._n_tasks
+            self._names[place], place.machine, place.pid, state, self._stage, task, len(self._done), self._n_tasks
         )
         self._watch(event)

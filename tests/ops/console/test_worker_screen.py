@@ -4,17 +4,19 @@ import pytest
 
 from ops.console.worker_screen import WorkerScreen
 from service.executors.executor import WorkerEvent
+from service.executors.machine import Machine
 from tests.support.machines.pseudo_terminal import run_with_terminal_stderr
 
 PROGRAM = """
 import sys
 from ops.console.worker_screen import WorkerScreen
 from service.executors.executor import WorkerEvent
+from service.executors.machine import Machine
 with WorkerScreen() as screen:
     screen("fit ials", 3, 12)
-    screen.watch(WorkerEvent("worker-1", "m\\x1b[2J1", 41, "working", "users", 4, 3, 24))
-    screen.watch(WorkerEvent("worker-2", "m2", 42, "working", "users", 5, 3, 24))
-    screen.watch(WorkerEvent("worker-2", "m2", 42, "died", "users", 5, 3, 24))
+    screen.watch(WorkerEvent("worker-1", Machine("m\\x1b[2J1", "192.0.2.1"), 41, "working", "users", 4, 3, 24))
+    screen.watch(WorkerEvent("worker-2", Machine("m2", "192.0.2.2"), 42, "working", "users", 5, 3, 24))
+    screen.watch(WorkerEvent("worker-2", Machine("m2", "192.0.2.2"), 42, "died", "users", 5, 3, 24))
     screen._live.refresh()
 print("done")
 """
@@ -39,9 +41,9 @@ def test_elsewhere_there_are_plain_lines(capsys: pytest.CaptureFixture[str]) -> 
     with WorkerScreen(clock=lambda: now_s[0]) as screen:
         screen("fit", 0, 2)
         for n_done in range(3):
-            screen.watch(WorkerEvent("worker-1", "m", 41, "working", "users", n_done, n_done, 3))
+            screen.watch(WorkerEvent("worker-1", Machine("m", "192.0.2.1"), 41, "working", "users", n_done, n_done, 3))
             now_s[0] += 3.0
-        screen.watch(WorkerEvent("worker-1", "m", 41, "died", "users", 2, 2, 3))
+        screen.watch(WorkerEvent("worker-1", Machine("m", "192.0.2.1"), 41, "died", "users", 2, 2, 3))
         screen("fit", 2, 2)
     assert capsys.readouterr().err.splitlines() == [
         "fit: 0 %",

@@ -2,12 +2,19 @@ from typing import Any
 
 from ops.console.worker_table import WorkerTable
 from service.executors.executor import WorkerEvent
+from service.executors.machine import Machine
 
 
 def event(
-    worker: str, state: Any, task: int | None = None, n_done: int = 0, node: str = "a", pid: int = 7
+    worker: str,
+    state: Any,
+    task: int | None = None,
+    n_done: int = 0,
+    node: str = "a",
+    pid: int = 7,
+    address: str | None = None,
 ) -> WorkerEvent:
-    return WorkerEvent(worker, node, pid, state, "fit", task, n_done, 20)
+    return WorkerEvent(worker, Machine(node, address or node), pid, state, "fit", task, n_done, 20)
 
 
 def test_a_row_has_what_a_worker_does_and_has_done() -> None:
@@ -53,3 +60,17 @@ def test_more_workers_than_lines_are_counted_by_machine() -> None:
     heading, rows = table.rows(20)
     assert heading == ["machine", "workers", "at work", "done", "deaths"]
     assert rows == [["n0", "600", "600", "0", ""], ["n1", "600", "599", "1", ""]]
+
+
+def test_machines_of_the_same_name_are_told_apart_by_their_addresses() -> None:
+    """Only while there are several of them."""
+    table = WorkerTable()
+    table.update(event("worker-1", "working", 0, node="debian", address="10.0.0.1"))
+    assert table.rows(9)[1] == [["debian", "worker-1", "7", "working", "fit 1", "0", ""]]
+    table.update(event("worker-2", "working", 1, node="debian", address="10.0.0.2"))
+    table.update(event("worker-3", "working", 2, node="other", address="10.0.0.3"))
+    names = ["debian (10.0.0.1)", "debian (10.0.0.2)", "other"]
+    assert [row[0] for row in table.rows(9)[1]] == [row[0] for row in table.rows(2)[1]] == names
+    assert table.summary() == "fit: 0 of 20 tasks; 3 workers on 3 machines, 3 at work"
+    line = table.update(event("worker-2", "died", 1, node="debian", address="10.0.0.2"))
+    assert line == "worker-2 (process 7 on debian (10.0.0.2)) died in task 2 of 20; its work is done again"

@@ -15,6 +15,7 @@ from service.errors import RunError
 from service.executors import ray_connection
 from service.executors.executor import WorkerEvent
 from service.executors.group_run import GroupRun
+from service.executors.machine import Machine
 from service.executors.ray_group import RayCall, RayGroup
 from service.executors.ray_values import pack
 from service.executors.worker_book import Place
@@ -36,7 +37,7 @@ class StartedGroup(RayGroup):
         self.events: list[WorkerEvent] = []
         super().__init__(RayCall(pack, pack(()), {}), GroupRun(stage="fit"), 1, self.events.append)
         self._at_start = at_start
-        self._places = [Place("a", 7)]
+        self._places = [Place(Machine("a", "192.0.2.1"), 7)]
 
     def _start(self, ray: Any) -> dict[Any, tuple[int, Any]]:
         del ray

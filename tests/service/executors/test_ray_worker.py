@@ -1,3 +1,4 @@
+import os
 from typing import Any
 
 import pytest
@@ -5,11 +6,13 @@ import pytest
 from service.errors import RunError
 from service.executors import ray_worker
 from service.executors.code_version import own_version
+from service.executors.machine import this_machine
 from service.executors.member import Member
 from service.executors.ray_group import MemberProcess
 from service.executors.ray_values import pack, unpack
 from service.executors.ray_worker import Ended, do_task
 from service.executors.task_call import TaskFailed
+from service.executors.worker_book import Place
 
 done: list[int] = []
 
@@ -21,9 +24,10 @@ def noted(value: int) -> int:
 
 @pytest.fixture(autouse=True)
 def unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process of tests keeps its threads."""
+    """A process of tests keeps its threads, and is of no cluster."""
     done.clear()
     monkeypatch.setattr(ray_worker, "limit_linear_algebra", lambda: None)
+    monkeypatch.setattr(ray_worker, "own_place", lambda: Place(this_machine(), os.getpid()))
     monkeypatch.setattr("service.executors.ray_group.limit_linear_algebra", lambda: None)
 
 

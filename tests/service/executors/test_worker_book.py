@@ -1,11 +1,13 @@
 from service.executors.executor import WorkerEvent
+from service.executors.machine import Machine
 from service.executors.worker_book import Place, WorkerBook
 
-A, B, C = Place("a", 1), Place("b", 2), Place("b", 3)
+# Both machines have the same name, and processes of both the same number.
+A, B, C = (Place(Machine("host", address), pid) for address, pid in (("a", 2), ("b", 2), ("b", 3)))
 
 
 def said(event: WorkerEvent) -> tuple[str, str, str, int | None, int]:
-    return event.worker, event.node, event.state, event.task, event.n_done
+    return event.worker, event.machine.address, event.state, event.task, event.n_done
 
 
 def test_a_task_that_begins_elsewhere_had_a_worker_that_died() -> None:
