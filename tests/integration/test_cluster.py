@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from service.errors import DataError, RunError
 from service.executors import ray_executor
 from service.executors.executor import MOST_DEATHS, Executor, WorkerEvent, using
 from service.executors.local_executor import LocalExecutor
+from service.executors.machine import Machine
 from service.executors.ray_executor import RayExecutor
 from service.models import publication
 from service.training.algorithms import registry
@@ -33,6 +33,7 @@ from service.training.data import datasets
 from service.training.interactions import no_progress
 from tests.service.executors.test_run_group import met as met_and_killed
 from tests.service.executors.test_run_group import refused as member_refused
+from tests.support.executor_tasks import broken, halves, joined, killed_always, killed_once, refused, squared, total
 from tests.support.machines.real_nodes import require_nodes
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: make cluster")
@@ -74,18 +75,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with network(1, names=["other"], folder=folder) as (other,):
         address = f"{other.host_address}:{PORT}"
         head = subprocess.Popen(
-            [
-                *recollect,
-                "head",
-                "--address",
-                other.host_address,
-                "--port",
-                str(PORT),
-                "--workers",
-                "1",
-                "--store-mb",
-                "100",
-            ],
+            [*recollect, "head", "--address", other.host_address, "--port", str(PORT), *SMALL],
             env=environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -135,23 +125,6 @@ def executor(cluster: Cluster, events: list[WorkerEvent]) -> Iterator[RayExecuto
         os.environ.update(before)
 
 
-def total(table: NDArray[np.float64], start: int, stop: int) -> float:
-    return float(table[start:stop].sum())
-
-
-def joined(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    return np.concatenate(parts)
-
-
-def squared(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    assert table.flags.writeable
-    return table * table
-
-
-def halves(table: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    return table[: len(table) // 2], table[len(table) // 2 :]
-
-
 def squared_on_both(table: NDArray[np.float64], marks: str, task: int) -> NDArray[np.float64]:
     """Return when two tasks are under way, which one worker for each machine makes one on each."""
     path = Path(marks)
@@ -182,29 +155,6 @@ def begun_with_others(marks: str, task: int, n_others: int) -> str:
     return node
 
 
-def killed_once(mark: str, value: int) -> int:
-    """End this process the first time, but not before the test knows where it runs."""
-    path = Path(mark)
-    if not path.exists():
-        path.touch()
-        while not path.with_suffix(".known").exists():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return value
-
-
-def killed_always() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def refused(row: int) -> None:
-    raise DataError(f"Row {row} is bad.")
-
-
-def broken() -> float:
-    return 1 / 0
-
-
 def test_tasks_read_shared_values_and_results_keep_their_order(executor: RayExecutor) -> None:
     """Results are values of later tasks, alone and in lists, without passing through this process."""
     assert executor.n_workers == 2
@@ -217,11 +167,12 @@ def test_tasks_read_shared_values_and_results_keep_their_order(executor: RayExec
     squares = executor.run(squared, [(whole[:500],), (executor.put(whole[500:]),)])
     (again,) = executor.run(joined, [(squares,)])
     assert (executor.get(again) == whole**2).all()
-    ((low, high),) = executor.run_split(halves, [(again,)], 2)
+    ((low, high, half),) = executor.run_split(halves, [(again,)], 3)
+    assert executor.get(half) == 500
     (turned,) = executor.run(joined, [([high, low],)])
     assert (executor.get(turned) == np.roll(whole**2, 500)).all()
     with pytest.raises(RunError, match="A worker failed: ValueError: zip"):
-        executor.run_split(halves, [(whole,)], 3)
+        executor.run_split(halves, [(whole,)], 2)
 
 
 def test_a_task_whose_worker_is_killed_is_done_again(
@@ -239,9 +190,9 @@ def test_a_task_whose_worker_is_killed_is_done_again(
 
     thread = threading.Thread(target=let_them_go)
     thread.start()
-    tasks = [(str(tmp_path / str(n)), n) for n in range(4)]
+    tasks = [(str(tmp_path / str(n)), n, str(tmp_path / f"{n}.known")) for n in range(4)]
     try:
-        assert dict(executor.completed(killed_once, tasks, stage="fit")) == {n: n for n in range(4)}
+        assert dict(executor.completed(killed_once, tasks, stage="fit")) == {n: (n, True) for n in range(4)}
     finally:
         ended.set()
         thread.join()
@@ -308,7 +259,7 @@ def test_commands_differ_by_one_option(cluster: Cluster, tmp_path: Path) -> None
 
 
 def test_a_group_that_loses_a_member_goes_on_from_what_it_kept(
-    executor: RayExecutor, events: list[WorkerEvent]
+    cluster: Cluster, executor: RayExecutor, events: list[WorkerEvent]
 ) -> None:
     """Its members are on both machines and reach each other; what the first one kept comes to this process."""
     events.clear()
@@ -322,7 +273,10 @@ def test_a_group_that_loses_a_member_goes_on_from_what_it_kept(
     )
     assert (total, kept, steps) == (10, [b"half"], [("fit", 0, 3), ("fit", 1, 3)])
     assert len([event for event in events if event.state == "died"]) == 1
-    assert {event.node for event in events} == {socket.gethostname(), "other"}
+    assert {event.machine for event in events} == {
+        Machine(socket.gethostname(), cluster.other.host_address),
+        Machine("other", cluster.other.address),
+    }
 
 
 def test_the_error_of_any_member_is_raised(executor: RayExecutor) -> None:
@@ -416,5 +370,5 @@ def test_a_lost_machine_takes_no_result_with_it(
     nodes = dict(executor.completed(waiting_for_a_loss, [(str(lost), task) for task in range(2)], stage="fit"))
     loss.join()
     assert nodes == {0: here, 1: here}
-    assert [event.node for event in events if event.state == "died"] == ["other"]
+    assert [event.machine.name for event in events if event.state == "died"] == ["other"]
     assert all((executor.get(ref) == whole**2).all() for ref in results)

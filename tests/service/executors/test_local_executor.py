@@ -1,53 +1,13 @@
-import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from service.errors import DataError, RunError
 from service.executors.executor import MOST_DEATHS, Executor, WorkerEvent, executor_in_use, using
 from service.executors.local_executor import LocalExecutor
-
-
-def total(table: NDArray[np.float64], start: int, stop: int) -> float:
-    return float(table[start:stop].sum())
-
-
-def joined(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    return np.concatenate(parts)
-
-
-def squared(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    return table * table
-
-
-def halves(table: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    half = table.size // 2
-    return table[:half], table[half:], half
-
-
-def killed_once(mark: str, value: int) -> tuple[int, bool]:
-    """End this process the first time, and tell its number the second."""
-    path = Path(mark)
-    if not path.exists():
-        path.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return value, executor_in_use() is None
-
-
-def killed_always() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def refused(row: int) -> None:
-    raise DataError(f"Row {row} is bad.")
-
-
-def broken() -> float:
-    return 1 / 0
+from tests.support.executor_tasks import broken, halves, joined, killed_always, killed_once, refused, squared, total
 
 
 @pytest.fixture(scope="module")
