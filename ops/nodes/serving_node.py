@@ -62,6 +62,7 @@ class ServingNode:
         arguments: Sequence[str] = (),
     ) -> None:
         self._arguments = arguments
+        self._n_replicas = replicas
         self.node = node
         self._keeper = AddressKeeper(node, others, virtual, f"http://{node.address}:{PORT}", journal)
         kept = {name: value for name, value in os.environ.items() if not _NOT_INHERITED.match(name)}
@@ -95,21 +96,20 @@ class ServingNode:
         self._keeper.start()
 
     async def until_ready(self) -> None:
-        """Wait until its nginx has a replica that is ready.
+        """Wait until its nginx and all of its own replicas are ready.
+
+        Its nginx alone is ready as soon as a replica of another node is. If that node then fails, nothing can serve.
 
         Raises:
-            RunError: It is not ready in time.
+            RunError: They are not ready in time.
         """
         if not await poll_until(lambda: asyncio.to_thread(self.is_ready), _READY_LIMIT_S):
             raise RunError(f"{self.node.name} is not ready after {_READY_LIMIT_S:g} s; its output: {self._output()}")
 
     def is_ready(self) -> bool:
-        """Whether its nginx answers that a replica is ready."""
-        try:
-            with urllib.request.urlopen(f"http://{self.node.address}:{PORT}/readyz", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+        """Whether its nginx answers that a replica is ready, and each of its own replicas that it is."""
+        ports = (PORT, *range(_FIRST_REPLICA_PORT, _FIRST_REPLICA_PORT + self._n_replicas))
+        return all(_answers_ready(self.node.address, port) for port in ports)
 
     def has_address(self) -> bool:
         """Whether it has the address that moves now."""
@@ -133,3 +133,11 @@ class ServingNode:
             return (self.node.folder / "balance.out").read_text(errors="replace")[-1000:]
         except OSError:
             return "none"
+
+
+def _answers_ready(host: str, port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{host}:{port}/readyz", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
