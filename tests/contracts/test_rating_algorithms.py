@@ -58,7 +58,8 @@ def error_on(case: Case, data: Interactions, factor: float, shift: float = 0.0) 
     """Return the error on a hold-out of scaled data, in the original unit."""
     scaled = on_another_scale(data, factor, shift)
     learnt, judged = splits.hold_out(len(data), 0.2, np.random.default_rng(0)) or pytest.fail("too little data")
-    candidate = ConfiguredAlgorithm.parse(case.name, ["n_samples=20"] if case.name == "bayesian_mf" else [])
+    quick = {"bayesian_mf": ["n_samples=20"], "two_tower_rating": ["n_epochs=4"]}
+    candidate = ConfiguredAlgorithm.parse(case.name, quick.get(case.name, []))
     snapshot = candidate.algorithm.fit(scaled.take(learnt), candidate.config, np.random.default_rng(0), no_progress)
     hidden = scaled.take(judged)
     assert (snapshot.rating_min, snapshot.rating_max) == (scaled.rating_min, scaled.rating_max)
