@@ -20,7 +20,7 @@ _CHAOS = [sys.executable, "-m", "ops", "chaos"]
 def test_a_quick_drill_passes(tmp_path: Path) -> None:
     """The main faults in half a minute: no request fails, no event is lost, and the drill removes its folder."""
     page = tmp_path / "drill.html"
-    options = ["--quick", "--duration", "3", "--replicas", "2", "--data", DATA, "--json", "--report", str(page)]
+    options = ["--quick", "--duration", "2", "--replicas", "2", "--data", DATA, "--json", "--report", str(page)]
     # A temporary folder of its own: another drill may run on this machine.
     environ = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run([*_CHAOS, *options], env=environ, capture_output=True, text=True, timeout=110)
@@ -31,7 +31,7 @@ def test_a_quick_drill_passes(tmp_path: Path) -> None:
         *("quiet", "kill-any", "freeze-replica", "reload", "redis-wiped", "kill-consumer"),
     ]
     assert {row["verdict"] for row in report["faults"]} == {"PASS"}
-    assert all(row["figures"]["requests"] > 200 for row in report["faults"])
+    assert all(row["figures"]["requests"] > 150 for row in report["faults"])
     (stage,) = report["stages"]
     assert stage["expected"] > 1000
     assert stage["audit"]["accepted"] >= stage["expected"]
@@ -53,7 +53,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def test_a_running_system_can_be_drilled(up: Up, wait_until: Callable[..., None]) -> None:
     """The home directory names it. A fault that needs an instrumented system is skipped, never passed."""
     wait_until(up.ready, 20, what="every part to be ready")
-    options = ["--home", str(up.home), "--yes", "--quick", "--faults", "redis-oom,redis-slow", "--duration", "3"]
+    options = ["--home", str(up.home), "--yes", "--quick", "--faults", "redis-oom,redis-slow", "--duration", "2"]
     done = up.recollect("chaos", *options, "--json")
     report = json.loads(done.stdout)
     assert done.returncode == 0, report
@@ -93,7 +93,7 @@ def test_an_interrupted_drill_undoes_its_fault(up: Up, wait_until: Callable[...,
 
 def test_an_instrumented_system_leaves_no_disk_mounted(tmp_path: Path) -> None:
     """Small disks, a proxy and clocks exist during the drill and are removed after it."""
-    options = ["--quick", "--faults", "redis-lossy,spool-full,clock-ahead", "--duration", "2", "--replicas", "2"]
+    options = ["--quick", "--faults", "redis-lossy,spool-full,clock-ahead", "--duration", "1", "--replicas", "2"]
     environ = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run(
         [*_CHAOS, *options, "--data", DATA, "--json"], env=environ, capture_output=True, text=True, timeout=110
