@@ -4,12 +4,15 @@ Invariants:
 
 - A checkpoint appears complete or not at all: it is written under another name, synced and renamed.
 - Its name is a digest of everything that its fit depends on, so a fit finds its own checkpoint or none.
+- It ends with a checksum, so that a damaged one is not used.
 - Checkpoints of a command that ends well are removed with it; those of a killed one, after `KEPT_S`.
 """
 
+import logging
 import os
 import secrets
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -24,6 +27,9 @@ SUFFIX: Final = ".checkpoint"
 KEPT_S: Final = 7 * 86_400.0
 # A checkpoint may take this share of the time of a fit.
 MOST_SHARE: Final = 0.05
+_CHECKSUM_BYTES: Final = 4
+_BLOCK_BYTES: Final = 1 << 20
+_log: Final = logging.getLogger("recollect.training")
 
 
 @dataclass(frozen=True)
@@ -93,13 +99,20 @@ class Checkpoint:
         return self._folder is not None and time.monotonic() >= self._next_s
 
     def read(self) -> bytes | None:
-        """Return what was written last; None if nothing was."""
+        """Return what was written last; None if nothing was, or, with a warning, if it is damaged."""
         if self._folder is None:
             return None
+        path = self._path(self._folder)
         try:
-            return self._path(self._folder).read_bytes()
+            with path.open("rb") as file:
+                content = file.read(max(0, os.fstat(file.fileno()).st_size - _CHECKSUM_BYTES))
+                checksum = file.read()
         except FileNotFoundError:
             return None
+        if checksum != zlib.crc32(content).to_bytes(_CHECKSUM_BYTES, "big"):
+            self.remove()
+            return None
+        return content
 
     def write(self, content: Callable[[BinaryIO], None]) -> None:
         """Replace the checkpoint by what `content` writes into a file.
@@ -125,9 +138,10 @@ class Checkpoint:
         path = self._path(folder)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "w+b") as file:
                 content(file)
+                file.write(_checksum(file))
                 file.flush()
                 os.fsync(file.fileno())
             # The erasure of a user removes this file, too; the training goes on.
@@ -139,9 +153,20 @@ class Checkpoint:
         sync_directory(folder.path)
 
     def remove(self) -> None:
-        """Remove it, because it cannot be read."""
+        """Remove it, with a warning, because it cannot be read."""
         if self._folder is not None:
-            self._path(self._folder).unlink(missing_ok=True)
+            path = self._path(self._folder)
+            path.unlink(missing_ok=True)
+            _log.warning("The checkpoint %s is damaged and was removed: the fit begins without it.", path)
 
     def _path(self, folder: CheckpointFolder) -> Path:
         return folder.path / f"{self._name}{SUFFIX}"
+
+
+def _checksum(file: BinaryIO) -> bytes:
+    """Return the checksum of what a file holds, and leave the file at its end."""
+    file.seek(0)
+    checksum = 0
+    while block := file.read(_BLOCK_BYTES):
+        checksum = zlib.crc32(block, checksum)
+    return checksum.to_bytes(_CHECKSUM_BYTES, "big")

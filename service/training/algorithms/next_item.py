@@ -12,7 +12,8 @@ without times the order is that of the source. docs/decisions/decayed-sum.md giv
 Two settings depend on the kind of data more than others: how far ahead a target may be, and whether pairs count
 backwards, too. Unless they are set, they are chosen within the fit, see `next_item_validation`.
 
-Invariant: the result depends on data, hyperparameters and generator alone, and on no number of threads or workers.
+Invariant: the result depends on data, hyperparameters and generator alone, and on no number of threads or workers, nor
+on whether the fit continues from a checkpoint.
 """
 
 import dataclasses
@@ -31,11 +32,13 @@ from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import next_item_factors, next_item_lists, next_item_validation
 from service.training.algorithms.kernels.decayed_pairs import PairWeights
 from service.training.algorithms.kernels.item_sequences import Sequences, sequences
+from service.training.algorithms.next_item_checkpoint import NextItemCheckpoint
 from service.training.algorithms.next_item_factors import Factors
 from service.training.algorithms.next_item_validation import Validation
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.weighted_history import WeightedHistory
 from service.training.assembly import assemble, history_entries
+from service.training.basis_checkpoint import BasisCheckpoint
 from service.training.distributed import next_item_lists as distributed_lists
 from service.training.distributed.next_item_validation import scores
 from service.training.distributed.user_sums import folded_in
@@ -126,18 +129,28 @@ def fit(data: Interactions, config: NextItemConfig, rng: np.random.Generator, pr
 
     Raises:
         TrainingDiverged: The regression has no solution in the available precision.
+        RunError: A checkpoint cannot be written, or workers failed.
     """
-    progress("fit", 0, _STEPS)
+    checkpoint = NextItemCheckpoint(data, config, rng)
+    progress("fit", len(checkpoint.scores()), _STEPS)
     weights = history_weights(config, data)
     entries = history_entries(data)
     whole = sequences(entries, weights)
-    chosen = _choose(whole, config, weights, rng, progress)
+    chosen = _choose(whole, config, weights, rng, progress, checkpoint)
     progress("fit", _STEPS - 1, _STEPS)
     if chosen.form == "lists":
-        neighbourhood = Neighbourhood("items", "sum", "seen", item_lists(whole, chosen, weights))
+        lists = checkpoint.lists()
+        if lists is None:
+            lists = item_lists(whole, chosen, weights)
+            checkpoint.keep_lists(lists)
+        neighbourhood = Neighbourhood("items", "sum", "seen", lists)
         snapshot = assemble(data, NAME, chosen, neighbourhood=neighbourhood, fold_in=FoldIn("neighbour_sum", weights))
     else:
-        inputs, items = item_factors(whole, chosen, weights, rng)
+        factors = checkpoint.factors()
+        if factors is None:
+            factors = item_factors(whole, chosen, weights, rng, checkpoint.basis)
+            checkpoint.keep_factors(factors)
+        inputs, items = factors
         how = FoldIn("decayed_sum", weights)
         snapshot = assemble(
             data,
@@ -188,14 +201,21 @@ def lists_of_each(
         yield next_item_lists.fit(data, how, *regression, quick=quick)
 
 
-def item_factors(data: Sequences, config: NextItemConfig, weights: HistoryWeights, rng: np.random.Generator) -> Factors:
+def item_factors(
+    data: Sequences,
+    config: NextItemConfig,
+    weights: HistoryWeights,
+    rng: np.random.Generator,
+    checkpoint: BasisCheckpoint | None = None,
+) -> Factors:
     """Return the factors of items as inputs and as targets.
 
     Args:
         config: With values of look_ahead and reverse.
+        checkpoint: Where the steps of a fit are kept.
     """
     counts = data.counts
-    inputs = next_item_factors.basis(data, config.n_factors, rng)
+    inputs = next_item_factors.basis(data, config.n_factors, rng, checkpoint)
     return next_item_factors.fit(
         data, _pair_weights(config), penalties(counts, config, weights), scales(counts, config), inputs
     )
@@ -223,7 +243,12 @@ def scales(counts: Int64, config: NextItemConfig) -> Float64:
 
 
 def _choose(
-    whole: Sequences, config: NextItemConfig, weights: HistoryWeights, rng: np.random.Generator, progress: Progress
+    whole: Sequences,
+    config: NextItemConfig,
+    weights: HistoryWeights,
+    rng: np.random.Generator,
+    progress: Progress,
+    checkpoint: NextItemCheckpoint,
 ) -> NextItemConfig:
     """Return the config with all settings: those that are not set have the best value on the validation."""
     candidates = [
@@ -240,18 +265,22 @@ def _choose(
     validation = next_item_validation.hide_latest(whole, rng) if len(candidates) * len(forms) > 1 else None
     if validation is None:
         return dataclasses.replace(candidates[0], form=forms[0])
-    found = []
-    for number, value in enumerate(_scores(validation, candidates, forms[0], weights, rng)):
+    found = checkpoint.scores()
+    checkpoint.restore_generator()
+    for value in _scores(validation, candidates[len(found) :], forms[0], weights, rng, checkpoint.basis):
         found.append(value)
-        progress("fit", number + 1, _STEPS)
+        checkpoint.keep_scores(found)
+        progress("fit", len(found), _STEPS)
+    of_candidates = found[: len(candidates)]
     # The first of equal scores.
-    best = dataclasses.replace(candidates[int(np.argmax(found))], form=forms[0])
+    best = dataclasses.replace(candidates[int(np.argmax(of_candidates))], form=forms[0])
     progress("fit", _STEPS - 2, _STEPS)
-    if len(forms) > 1:
-        (value,) = _scores(validation, [best], forms[1], weights, rng)
-        if value > max(found):
-            return dataclasses.replace(best, form=forms[1])
-    return best
+    if len(forms) == 1:
+        return best
+    if len(found) == len(candidates):
+        found += _scores(validation, [best], forms[1], weights, rng, checkpoint.basis)
+        checkpoint.keep_scores(found)
+    return dataclasses.replace(best, form=forms[1]) if found[-1] > max(of_candidates) else best
 
 
 def _scores(
@@ -260,12 +289,15 @@ def _scores(
     form: str,
     weights: HistoryWeights,
     rng: np.random.Generator,
+    basis: BasisCheckpoint,
 ) -> Iterator[float]:
     """Fit candidates of a form to what is known, and yield the score of each on what is hidden."""
+    if not candidates:
+        return
     known = input_matrix(validation.known, weights)
     if form == "factors":
         for config in candidates:
-            factors = item_factors(validation.known, config, weights, rng)
+            factors = item_factors(validation.known, config, weights, rng, basis)
             yield from scores(validation, _scores_of_factors, known, [factors])
         return
     lists = lists_of_each(validation.known, candidates, weights, quick=True)

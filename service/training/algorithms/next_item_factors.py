@@ -21,6 +21,7 @@ from service.errors import TrainingDiverged
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.decayed_pairs import PairWeights
 from service.training.algorithms.kernels.item_sequences import Sequences
+from service.training.basis_checkpoint import BasisCheckpoint
 from service.training.distributed.decayed_tables import statistics_in_basis
 from service.training.distributed.sparse_tables import leading_vectors
 from service.training.interactions import Float32, Float64, no_progress
@@ -39,7 +40,9 @@ class Factors(NamedTuple):
     items: Float32
 
 
-def basis(data: Sequences, n_factors: int, rng: np.random.Generator) -> Float32:
+def basis(
+    data: Sequences, n_factors: int, rng: np.random.Generator, checkpoint: BasisCheckpoint | None = None
+) -> Float32:
     """Return the transpose of A, float32 (n_items, k) for k of at most `n_factors`."""
     counts, lengths = data.counts, np.diff(data.starts)
     scales = np.zeros(data.n_items)
@@ -49,7 +52,7 @@ def basis(data: Sequences, n_factors: int, rng: np.random.Generator) -> Float32:
     # Sorting would bring the sequences themselves out of order.
     histories = csr_array((values.astype(np.float32), data.items.copy(), data.starts.astype(np.int32)), shape=shape)
     histories.sort_indices()
-    vectors = leading_vectors(histories, n_factors, rng, no_progress).vectors
+    vectors = leading_vectors(histories, n_factors, rng, no_progress, checkpoint).vectors
     return np.ascontiguousarray(vectors * scales[:, np.newaxis].astype(np.float32))
 
 

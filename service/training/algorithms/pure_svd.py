@@ -29,9 +29,11 @@ from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.weighted_history import WeightedHistory
 from service.training.assembly import assemble, history, history_entries
+from service.training.basis_checkpoint import BasisCheckpoint
 from service.training.distributed.sparse_tables import leading_vectors
 from service.training.distributed.user_sums import folded_in
 from service.training.entry_weights import positives
+from service.training.fit_checkpoint import FitCheckpoint
 from service.training.interactions import Float32, Float64, Int64, Interactions, Progress
 
 NAME: Final = "pure_svd"
@@ -68,12 +70,18 @@ class PureSvdConfig(WeightedHistory):
 
 
 def fit(data: Interactions, config: PureSvdConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
-    """Fit PureSVD; of ratings, it counts only which are dislikes."""
+    """Fit PureSVD; of ratings, it counts only which are dislikes.
+
+    Raises:
+        RunError: A checkpoint cannot be written, or workers failed.
+    """
     weights = config.history_weights(data)
     liked = positives(data, weights)
     of_items = np.bincount(liked.item_rows, minlength=len(data.items))
     normalised = _normalised(history(liked), of_items, config)
-    found = leading_vectors(normalised, n_factors(config, *normalised.shape), rng, progress)
+    checkpoint = FitCheckpoint(NAME, data, config, rng)
+    basis = BasisCheckpoint(checkpoint, dict(checkpoint.read()), rng)
+    found = leading_vectors(normalised, n_factors(config, *normalised.shape), rng, progress, basis)
     input_factors = _scaled(found.vectors, _powers(of_items, -config.item_exponent))
     how = FoldIn("decayed_sum", weights)
     return assemble(

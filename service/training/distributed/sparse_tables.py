@@ -17,8 +17,10 @@ from scipy.sparse import csr_array
 from service.executors.executor import Executor, Ref, executor_in_use
 from service.training.algorithms.kernels import row_parts
 from service.training.algorithms.kernels.randomised_svd import (
+    STEPS,
     RightSingularVectors,
     ThreadedProducts,
+    kept_nowhere,
     multiplied,
     part_gramian,
     right_singular_vectors,
@@ -26,6 +28,7 @@ from service.training.algorithms.kernels.randomised_svd import (
 )
 from service.training.algorithms.kernels.sparse_products import add_product, times_table
 from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
+from service.training.basis_checkpoint import BasisCheckpoint
 from service.training.interactions import Float32, Float64, Progress
 
 _PRODUCTS: Final = "products"
@@ -70,6 +73,10 @@ class DistributedProducts:
             ]
         )
 
+    def placed(self, array: Float32) -> PartedTable:
+        """Give the parts of an array to the workers."""
+        return PartedTable([self._executor.put(array[start:stop]) for start, stop in self._item_ranges])
+
     def times(self, table: PartedTable) -> PartedTable:
         """Multiply by the matrix: a task for each part of the users reads the whole table of the items."""
         whole = self._executor.run(_joined, [(table.parts,)], stage=_PRODUCTS) if len(table.parts) > 1 else table.parts
@@ -111,18 +118,22 @@ class DistributedProducts:
         self.give_up(given)
         return PartedTable(product)
 
-    def taken(self, given: PartedTable) -> Float32:
+    def array(self, table: PartedTable) -> Float32:
         """Bring a table into this process."""
-        table = np.concatenate([self._executor.get(part) for part in given.parts])
-        self.give_up(given)
-        return table
+        return np.concatenate([self._executor.get(part) for part in table.parts])
 
     def give_up(self, given: PartedTable) -> None:
         """Free a table."""
         self._executor.release(given.parts)
 
 
-def leading_vectors(matrix: csr_array, k: int, rng: np.random.Generator, progress: Progress) -> RightSingularVectors:
+def leading_vectors(
+    matrix: csr_array,
+    k: int,
+    rng: np.random.Generator,
+    progress: Progress,
+    checkpoint: BasisCheckpoint | None = None,
+) -> RightSingularVectors:
     """Find the right singular vectors of the k largest singular values, with the executor in use if there is one.
 
     Args:
@@ -130,13 +141,22 @@ def leading_vectors(matrix: csr_array, k: int, rng: np.random.Generator, progres
         k: Number of vectors.
         rng: Draws the first table.
         progress: See `right_singular_vectors`.
+        checkpoint: Where the steps of a fit are kept, to continue from after the process was killed.
+
+    Raises:
+        RunError: A checkpoint cannot be written, or workers failed.
     """
+    begun = None if checkpoint is None else checkpoint.resume()
+    keep = kept_nowhere if checkpoint is None else checkpoint.keep
+    if begun is not None and begun.found is not None:
+        progress("fit", STEPS, STEPS)
+        return begun.found
     executor = executor_in_use()
     if executor is None:
-        return right_singular_vectors(ThreadedProducts(matrix), k, rng, progress)
+        return right_singular_vectors(ThreadedProducts(matrix), k, rng, progress, begun=begun, keep=keep)
     products = DistributedProducts(executor, matrix)
     try:
-        return right_singular_vectors(products, k, rng, progress)
+        return right_singular_vectors(products, k, rng, progress, begun=begun, keep=keep)
     finally:
         products.close()
 

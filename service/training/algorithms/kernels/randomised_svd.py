@@ -14,6 +14,8 @@ depend on the number of rows (`row_parts`), and linear algebra runs on one threa
 multiplies: `Products` are done by the threads of this process, or by many workers.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -29,7 +31,9 @@ from service.training.interactions import Float32, Float64, Progress
 # Halko, Martinsson and Tropp, section 4: 5 to 10 extra columns suffice, and slowly decaying singular values need more.
 _EXTRA_COLUMNS: Final = 16
 _POWER_ITERATIONS: Final = 3
-_STEPS: Final = _POWER_ITERATIONS + 2
+STEPS: Final = _POWER_ITERATIONS + 2
+"""The last step finds the vectors; those before it turn the basis, of which they are a part."""
+
 _SUMS_AT_ONCE: Final = 8  # Gramians of parts in memory
 # Squares of singular values below this share of the largest are rounding.
 _NEGLIGIBLE: Final = 1e-13
@@ -49,6 +53,33 @@ class RightSingularVectors(NamedTuple):
     vectors: Float32
 
 
+class Turned(NamedTuple):
+    """The state after some steps.
+
+    Attributes:
+        n_steps: At least 1, at most `STEPS`.
+        table: Float32 (m, k), the basis, or in the end the vectors.
+        values: Float64 (k,), in the end the singular values; empty before.
+    """
+
+    n_steps: int
+    table: Float32
+    values: Float64
+
+    @property
+    def found(self) -> RightSingularVectors | None:
+        """What was found in the end; None before."""
+        return RightSingularVectors(self.values, self.table) if self.n_steps == STEPS else None
+
+
+Keep = Callable[[int, Callable[[], Float32], Float64], None]
+"""Called after a step with its number, with a function that returns the table, and with the values, as in `Turned`."""
+
+
+def kept_nowhere(n_steps: int, table: Callable[[], Float32], values: Float64) -> None:
+    """Keep nothing."""
+
+
 class Products(Protocol[Table]):
     """The products of a matrix (n, m) with tables, of n or of m rows, wherever these are.
 
@@ -59,6 +90,9 @@ class Products(Protocol[Table]):
 
     def random(self, width: int, rng: np.random.Generator) -> Table:
         """Draw a table (n, width) of the standard normal distribution, row by row."""
+
+    def placed(self, array: Float32) -> Table:
+        """Return an array (m, k) as a table."""
 
     def times(self, table: Table) -> Table:
         """Return the product of the matrix with a table (m, k)."""
@@ -72,8 +106,8 @@ class Products(Protocol[Table]):
     def multiplied(self, given: Table, square: Float32) -> Table:
         """Return the product of a table (any, k) with a small matrix, float32 (k, l)."""
 
-    def taken(self, given: Table) -> Float32:
-        """Return a table as an array."""
+    def array(self, table: Table) -> Float32:
+        """Return a table (m, k) as an array."""
 
     def give_up(self, given: Table) -> None:
         """Free a table."""
@@ -95,6 +129,10 @@ class ThreadedProducts:
         """Draw a table."""
         return rng.standard_normal((self.shape[0], width), dtype=np.float32)
 
+    def placed(self, array: Float32) -> Float32:
+        """Return the array."""
+        return array
+
     def times(self, table: Float32) -> Float32:
         """Multiply by the matrix."""
         return times_table(self._rows, table)
@@ -111,42 +149,60 @@ class ThreadedProducts:
         """Multiply by a small matrix."""
         return multiplied(given, square)
 
-    def taken(self, given: Float32) -> Float32:
+    def array(self, table: Float32) -> Float32:
         """Return the table."""
-        return given
+        return table
 
     def give_up(self, given: Float32) -> None:
         """Leave it to the garbage collector."""
 
 
 def right_singular_vectors(
-    products: Products[Table], k: int, rng: np.random.Generator, progress: Progress
+    products: Products[Table],
+    k: int,
+    rng: np.random.Generator,
+    progress: Progress,
+    *,
+    begun: Turned | None = None,
+    keep: Keep = kept_nowhere,
 ) -> RightSingularVectors:
     """Find the k largest singular values of a matrix, fewer if its rank is lower, with their right singular vectors.
 
     Args:
         products: Those of the matrix (n, m).
         k: Number of vectors.
-        rng: Draws the first table.
+        rng: Draws the first table, unless there is a basis.
         progress: Called with the stage "fit" and the steps done, from 0 on.
+        begun: A state of the same matrix, size and generator, without vectors, to continue from.
+        keep: Called after each step.
     """
-    progress("fit", 0, _STEPS)
+    none = np.zeros(0)
     width = min(k + _EXTRA_COLUMNS, *products.shape)
+    progress("fit", 0 if begun is None else begun.n_steps, STEPS)
     with threads.one_blas_thread():
-        basis = orthonormal(products, products.transpose_times(products.random(width, rng)))
-        for iteration in range(_POWER_ITERATIONS):
-            progress("fit", iteration + 1, _STEPS)
+        if begun is not None:
+            n_steps, basis = begun.n_steps, products.placed(begun.table)
+        else:
+            n_steps, basis = 1, orthonormal(products, products.transpose_times(products.random(width, rng)))
+            keep(n_steps, partial(products.array, basis), none)
+            progress("fit", n_steps, STEPS)
+        while n_steps <= _POWER_ITERATIONS:
             product = products.times(basis)
             products.give_up(basis)
             basis = orthonormal(products, products.transpose_times(orthonormal(products, product)))
-        progress("fit", _POWER_ITERATIONS + 1, _STEPS)
+            n_steps += 1
+            keep(n_steps, partial(products.array, basis), none)
+            progress("fit", n_steps, STEPS)
         product = products.times(basis)
         squares, directions = _eigen(products.gramian(product))
         products.give_up(product)
         kept = min(k, squares.size)
-        vectors = products.taken(products.multiplied(basis, directions[:, :kept].astype(np.float32)))
-        progress("fit", _STEPS, _STEPS)
-    return RightSingularVectors(np.sqrt(squares[:kept]), vectors)
+        table = products.multiplied(basis, directions[:, :kept].astype(np.float32))
+        found = RightSingularVectors(np.sqrt(squares[:kept]), products.array(table))
+        products.give_up(table)
+        keep(STEPS, lambda: found.vectors, found.values)
+        progress("fit", STEPS, STEPS)
+    return found
 
 
 def orthonormal(products: Products[Table], given: Table) -> Table:
