@@ -28,11 +28,17 @@ def chosen_executor(
         if n_workers:
             raise UsageError("Work is done by --workers of this machine or on a --cluster, not both.")
         from ops.cluster.members import address_here, adopt_cluster_environment
+        from ops.cluster.part import part_of_command
+        from ops.cluster.token_file import token_path
         from service.executors.ray_executor import RayExecutor
 
-        own = address_here(config, cluster)
+        address = address_here(config, cluster)
         adopt_cluster_environment(config)
-        with RayExecutor(cluster, own, watch) as on_cluster, using(on_cluster):
+        with (
+            part_of_command(config, token_path(config), cluster, address) as own,
+            RayExecutor(cluster, own, watch) as on_cluster,
+            using(on_cluster),
+        ):
             yield
         return
     if not n_workers:

@@ -10,7 +10,7 @@ from ops.cluster.machine import own_address, parse_address
 from ops.cluster.ray_environment import driver_environment
 from ops.cluster.token_file import require_token
 from service.config import Config
-from service.executors.ray_connection import VERSION_LABEL, connected
+from service.executors.ray_connection import VERSION_LABEL, connected, disconnect
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def cluster_nodes(config: Config, address: str) -> list[ClusterNode]:
     try:
         nodes = [_node(row) for row in ray.nodes()]
     finally:
-        ray.shutdown()
+        disconnect(ray)
     return sorted(nodes, key=lambda node: (not node.is_head, node.name, node.address))
 
 

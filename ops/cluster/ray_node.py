@@ -18,7 +18,7 @@ from loadbalancer.supervision import processes
 from loadbalancer.supervision.processes import Child, Command
 from service.errors import RunError
 from service.executors.code_version import code_version
-from service.executors.ray_connection import VERSION_LABEL
+from service.executors.ray_connection import COMMAND_LABEL, VERSION_LABEL
 
 _READY: Final = b"Ray runtime started."
 _READY_TIMEOUT_S: Final = 120.0
@@ -38,6 +38,7 @@ class NodeOptions:
         port: The port of the head, if this machine is the head.
         n_workers: The workers here.
         store_bytes: The memory for values here; None for Ray's choice, three tenths of what is free.
+        of_command: Whether the machine takes part for one command alone, which runs here.
     """
 
     address: str
@@ -45,6 +46,7 @@ class NodeOptions:
     port: int
     n_workers: int
     store_bytes: int | None
+    of_command: bool = False
 
 
 def start_argv(options: NodeOptions, folder: Path, values: Path) -> list[str]:
@@ -61,13 +63,14 @@ def start_argv(options: NodeOptions, folder: Path, values: Path) -> list[str]:
         argv += ["--head", f"--port={options.port}", "--include-dashboard=false", "--no-monitor"]
     else:
         argv += [f"--address={options.head}"]
+    labels = [f"{VERSION_LABEL}={code_version()}", *([f"{COMMAND_LABEL}=true"] if options.of_command else [])]
     argv += [
         f"--node-ip-address={options.address}",
         f"--num-cpus={options.n_workers}",
         f"--temp-dir={folder}",
         # Else beside the sockets: /tmp is often small, or is memory itself.
         f"--object-spilling-directory={values}",
-        f"--labels={VERSION_LABEL}={code_version()}",
+        f"--labels={','.join(labels)}",
         "--include-log-monitor=false",
         "--disable-usage-stats",
         "--log-style=record",

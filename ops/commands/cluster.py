@@ -12,6 +12,7 @@ import typer
 
 from loadbalancer import home
 from loadbalancer.errors import NotRunning
+from ops.cluster.machine import LEAST_STORE_BYTES, store_bytes_here
 from ops.console.table import table
 from ops.installation_run import interruptible, print_line
 from ops.options.shared_options import JsonOption
@@ -29,8 +30,7 @@ app = typer.Typer(
 _POLL_EVERY_S: Final = 0.2
 _LEAVE_TIMEOUT_S: Final = 60.0
 _MEGABYTE: Final = 1_000_000
-# Below it Ray refuses.
-_LEAST_STORE_MB: Final = 80
+_LEAST_STORE_MB: Final = LEAST_STORE_BYTES // _MEGABYTE
 
 AddressOption: TypeAlias = Annotated[
     str | None,
@@ -49,7 +49,8 @@ StoreOption: TypeAlias = Annotated[
     typer.Option(
         "--store-mb",
         min=_LEAST_STORE_MB,
-        help="Memory for values that workers share, in MB; by default three tenths of what is free. More goes to disk.",
+        help="Memory for values that workers share, in MB; by default three tenths of what is free, and at most what "
+        "/dev/shm has room for. More goes to disk.",
     ),
 ]
 
@@ -85,15 +86,25 @@ def join_command(
     address: AddressOption = None,
     workers: NodeWorkersOption = None,
     store_mb: StoreOption = None,
+    wait_s: Annotated[
+        float, typer.Option("--wait-s", min=0, help="Seconds to wait for a head that does not answer yet.")
+    ] = 0.0,
 ) -> int:
     """Add this machine's workers to a cluster, until SIGINT, SIGTERM or `cluster leave`."""
     from ops.cluster.machine import own_address, parse_address
     from ops.cluster.members import cluster_nodes
+    from ops.cluster.part import wait_for_head
     from ops.cluster.ray_node import NodeOptions
     from ops.cluster.token_file import require_token
     from service.executors.ray_connection import refuse_other_versions
 
     config = from_env(os.environ)
+    try:
+        with interruptible():
+            wait_for_head(head, wait_s)
+    except KeyboardInterrupt:
+        print_line("Stopped.")
+        return 0
     own = address or own_address(parse_address(head))
     options = NodeOptions(own, head, 0, _workers(workers), _bytes(store_mb))
 
@@ -165,17 +176,11 @@ def _take_part(config: Config, options: "NodeOptions", token: Path, head: str, o
     Raises:
         RunError: Ray does not start, or ends by itself.
     """
-    from ops.cluster.machine import interface_of
-    from ops.cluster.members import part_path, values_path
-    from ops.cluster.ray_environment import node_environment
-    from ops.cluster.ray_node import running_node
+    from ops.cluster.part import running_part
 
-    environ = node_environment(os.environ, token, interface_of(options.address))
-    output = config.logs / "ray.log"
-    with interruptible(), home.held(config.cluster_dir):
+    with interruptible():
         try:
-            with running_node(options, environ, output, values_path(config)) as child:
-                part_path(config).write_text(json.dumps({"head": head, "address": options.address}))
+            with running_part(config, options, token, head) as (child, output):
                 on_ready()
                 while not child.exited():
                     time.sleep(_POLL_EVERY_S)
@@ -207,4 +212,4 @@ def _workers(given: int | None) -> int:
 
 
 def _bytes(megabytes: int | None) -> int | None:
-    return None if megabytes is None else megabytes * _MEGABYTE
+    return store_bytes_here() if megabytes is None else megabytes * _MEGABYTE

@@ -65,8 +65,8 @@ def _become(specification: dict[str, Any]) -> NoReturn:
     for name in ("hosts", "resolv.conf"):
         # As container runtimes do, so that names of the network's other machines are known.
         _bind(Path("/etc", name), root / "etc" / name, read_only=True)
-    for path in specification["tmpfs"]:
-        _mount_tmpfs(_place(root, path), 0o1777)
+    for path, size_bytes in specification["tmpfs"].items():
+        _mount_tmpfs(_place(root, path), 0o1777, size_bytes=size_bytes)
     for mount in specification["mounts"]:
         _bind(Path(mount["source"]), _place(root, mount["target"]), read_only=mount["read_only"])
     if specification["read_only"]:
@@ -103,9 +103,10 @@ def _mount_system(root: Path) -> None:
     _mount_tmpfs(root / "dev" / "shm", 0o1777)
 
 
-def _mount_tmpfs(target: Path, mode: int, *, devices: bool = False) -> None:
+def _mount_tmpfs(target: Path, mode: int, *, devices: bool = False, size_bytes: int | None = None) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    _mount("tmpfs", target, "tmpfs", _NOSUID | (0 if devices else _NODEV), f"mode={mode:o}")
+    options = f"mode={mode:o}" + ("" if size_bytes is None else f",size={size_bytes}")
+    _mount("tmpfs", target, "tmpfs", _NOSUID | (0 if devices else _NODEV), options)
 
 
 def _bind(source: Path, target: Path, *, read_only: bool) -> None:

@@ -33,6 +33,7 @@ class PodSpec:
         volumes: Folders and files of this machine by their place in the pod; the pod may write to them.
         secrets: The same, but read-only.
         tmpfs: Places of empty folders in memory.
+        memory: The same with a size in bytes, by their place.
         uid: Its user.
         gid: Its group.
         read_only: Whether the root file system is.
@@ -46,6 +47,7 @@ class PodSpec:
     volumes: Mapping[str, Path] = field(default_factory=dict)
     secrets: Mapping[str, Path] = field(default_factory=dict)
     tmpfs: Sequence[str] = ("/tmp",)  # noqa: S108 - of the pod
+    memory: Mapping[str, int] = field(default_factory=dict)
     uid: int = 1000
     gid: int = 1000
     read_only: bool = True
@@ -64,7 +66,7 @@ class PodSpec:
             "argv": list(self.argv),
             "environ": {"PATH": _PATH, **self.environ},
             "mounts": mounts,
-            "tmpfs": list(self.tmpfs),
+            "tmpfs": {**dict.fromkeys(self.tmpfs), **self.memory},
             "uid": self.uid,
             "gid": self.gid,
             "read_only": self.read_only,

@@ -1,17 +1,19 @@
-"""`python -m ops.kubernetes`: the drill of a pod's life."""
+"""`python -m ops.kubernetes`: the drills of a pod's life and of the cluster that trains."""
 
 import asyncio
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
 from ops.console.table import table
 from ops.containers.image import unpacked
+from ops.kubernetes import cluster_drill
+from ops.kubernetes.cluster_drill import ClusterDrill, JobFigures
 from ops.kubernetes.life_drill import ALL_STEPS, LifeDrill, LifeFigures
 from ops.kubernetes.manifests import FOLDER
 from ops.kubernetes.small_cluster import RootImage, SmallCluster, image_of_this_machine
@@ -20,34 +22,69 @@ from service.errors import RecollectError
 
 # Six pods at most, and places to move to.
 N_NODES = 9
+_NETWORKS = ("sequence", "two_tower", "two_tower_rating", "rank_net", "neural_mf")
+
+app = typer.Typer(help="Run the pods of the manifests on nodes of this machine (root).", no_args_is_help=True)
+
+OverlayOption: TypeAlias = Annotated[str, typer.Option("--overlay", help="The overlay whose pods run.")]
+TrainingImageOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--training-image",
+        help="The image `recollect-training` of `make image`; without it this machine's programs run.",
+    ),
+]
 
 
-def main(
+@app.command("life")
+def life_command(
     *,
     rate: Annotated[float, typer.Option("--rate", min=1, help="Requests per second.")] = 300.0,
-    overlay: Annotated[str, typer.Option("--overlay", help="The overlay whose pods run.")] = "one-node",
-    image: Annotated[
-        str | None,
-        typer.Option("--image", help="The image `recollect` of `make image`; without it this machine's programs run."),
-    ] = None,
-    training_image: Annotated[
-        str | None, typer.Option("--training-image", help="The image `recollect-training`, in the same way.")
-    ] = None,
+    overlay: OverlayOption = "one-node",
+    image: Annotated[str | None, typer.Option("--image", help="The image `recollect`, in the same way.")] = None,
+    training_image: TrainingImageOption = None,
 ) -> None:
-    """Run the pods of the manifests on nodes of this machine under load: they drain, are killed, and move (root)."""
-    with tempfile.TemporaryDirectory(prefix="recollect-pods-") as name:
+    """Run the pods under load: they drain, are killed, and move."""
+    named = {"recollect": image, "recollect-training": training_image}
+    with _prepared(named) as (folder, images):
+        result = run(folder, images, overlay, rate)
+    print(report(result))
+    raise typer.Exit(0 if result.is_kept else 1)
+
+
+@app.command("cluster")
+def cluster_command(
+    *,
+    data: Annotated[str, typer.Option("--data", help="What to train on.")] = "demo:6000x2000x400000",
+    algorithms: Annotated[
+        str, typer.Option("--algorithms", help="Which to train, separated by commas; the first one also generates.")
+    ] = "ials",
+    overlay: OverlayOption = "one-node",
+    training_image: TrainingImageOption = None,
+) -> None:
+    """Train and generate with the pods of the component `cluster`, and kill a worker's pod in each training."""
+    with _prepared({"recollect-training": training_image}) as (folder, images):
+        figures = run_cluster(folder, images, overlay, data, algorithms.split(","))
+    print(cluster_report(figures))
+    raise typer.Exit(0 if all(each.is_equal for each in figures) else 1)
+
+
+@contextmanager
+def _prepared(named: Mapping[str, str | None]) -> Iterator[tuple[Path, dict[str | None, RootImage]]]:
+    """Make a folder of state, and what containers run; an error of the drill is a sentence and the status 1."""
+    # Not in /tmp, which is often small.
+    with (
+        tempfile.TemporaryDirectory(prefix="recollect-pods-", dir="/var/tmp") as name,
+        ExitStack() as stack,
+    ):
         folder = Path(name)
         # Pods run as other users than root.
         folder.chmod(0o755)
         try:
-            with ExitStack() as stack:
-                named = {"recollect": image, "recollect-training": training_image}
-                result = run(folder, images_for(named, folder, stack), overlay, rate)
+            yield folder, images_for(named, folder, stack)
         except RecollectError as error:
             sys.stderr.write(f"recollect: {error}\n")
             raise typer.Exit(1) from None
-    print(report(result))
-    raise typer.Exit(0 if result.is_kept else 1)
 
 
 def images_for(named: Mapping[str, str | None], folder: Path, stack: ExitStack) -> dict[str | None, RootImage]:
@@ -83,6 +120,43 @@ def run(
         SmallCluster(FOLDER / "overlays" / overlay, images, nodes, folder) as cluster,
     ):
         return asyncio.run(LifeDrill(cluster, rate_rps, lambda line: print(line, flush=True)).run(steps))
+
+
+def run_cluster(
+    folder: Path, images: Mapping[str | None, RootImage], overlay: str, data: str, algorithms: list[str]
+) -> list[JobFigures]:
+    """Run the drill of the cluster with its state in a folder.
+
+    Raises:
+        RunError: This machine cannot make nodes, or a pod does not do what the drill asks.
+    """
+    (folder / "nodes").mkdir()
+    names = [f"node-{number}" for number in range(cluster_drill.N_NODES)]
+    with network(cluster_drill.N_NODES, names=names, folder=folder / "nodes") as nodes:
+        drill = ClusterDrill(images, nodes, folder, data, overlay, lambda line: print(line, flush=True))
+        return drill.run({name: _alone(drill, name) for name in algorithms})
+
+
+def _alone(drill: ClusterDrill, algorithm: str) -> tuple[str, ...]:
+    """Return the arguments with which a job without the cluster makes what the cluster makes."""
+    # The result of a network depends on the number of members.
+    return ("--workers", str(drill.n_workers())) if algorithm in _NETWORKS else ()
+
+
+def cluster_report(figures: list[JobFigures]) -> str:
+    """Return the figures of the cluster as text."""
+    heading = ("work", "without s", "cluster s", "processes killed", "result")
+    rows = [
+        (
+            each.work,
+            f"{each.alone_s:.1f}",
+            f"{each.cluster_s:.1f}",
+            "-" if each.n_killed is None else f"{each.n_killed}",
+            "equal" if each.is_equal else "DIFFERS",
+        )
+        for each in figures
+    ]
+    return table(heading, rows, left={0, 4})
 
 
 def report(result: LifeFigures) -> str:
@@ -123,4 +197,4 @@ def report(result: LifeFigures) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

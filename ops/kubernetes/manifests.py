@@ -1,5 +1,6 @@
 """The manifests of an installation as `kubectl kustomize` renders them."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -56,6 +57,21 @@ class Manifests:
                 for name in path:
                     template = template[name]
                 yield one, template
+
+
+def customise(folder: Path, overlay: str, *components: str) -> Path:
+    """Write a kustomization into a folder: an overlay with more components, as an operator's own one has them.
+
+    Returns:
+        The folder.
+    """
+    # kubectl refuses absolute paths.
+    base = os.path.relpath(FOLDER, folder.resolve())
+    lines = ["apiVersion: kustomize.config.k8s.io/v1beta1", "kind: Kustomization"]
+    lines += ["resources:", f"  - {base}/overlays/{overlay}"]
+    lines += ["components:", *(f"  - {base}/components/{name}" for name in components)] if components else []
+    (folder / "kustomization.yaml").write_text("\n".join(lines) + "\n")
+    return folder
 
 
 def parse(text: str) -> Manifests:

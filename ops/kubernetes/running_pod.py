@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -150,6 +151,11 @@ class RunningPod:
         return False
 
     def _ask(self, probe: Probe) -> bool:
+        if probe.port is None:
+            try:
+                return self._pod.execute(probe.command, probe.timeout_s).returncode == 0
+            except (RunError, OSError, subprocess.TimeoutExpired):
+                return False
         try:
             if probe.path is None:
                 socket.create_connection((self.node.address, probe.port), timeout=probe.timeout_s).close()

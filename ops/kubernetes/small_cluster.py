@@ -5,6 +5,7 @@ addresses behind a name. It schedules nothing by itself, enforces no network pol
 """
 
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -62,6 +63,11 @@ def image_of_this_machine(folder: Path) -> RootImage:
             (root / name).symlink_to(f"usr/{name}")
     # All addresses of a name, as from a name server.
     (root / "etc" / "host.conf").write_text("multi on\n")
+    # Where the image has it, for scripts of the manifests.
+    program = root / "opt" / "recollect" / "bin" / "recollect"
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m ops "$@"\n')
+    program.chmod(0o755)
     shown = dict.fromkeys((Path("/usr"), Path(sys.base_prefix), Path(sys.prefix), _CODE))
     return RootImage(
         root,
@@ -135,13 +141,14 @@ class SmallCluster:
         Raises:
             RunError: No node is free, or its volume is attached elsewhere.
         """
-        template = self.template(kind, name)
         pod_name = f"{name}-{number}"
-        writable, readable = self.volumes.attach(template, pod_name)
         if not self._idle:
             raise RunError("No node is free.")
         # The one that has been free for the longest: another one than a moment ago.
-        node = self._idle.pop(0)
+        node = self._idle[0]
+        template = pod_template(self.manifests, self.secrets, kind, name, pod=pod_name, address=node.address)
+        writable, readable = self.volumes.attach(template, pod_name)
+        self._idle.remove(node)
         if not node.is_on:
             node.start()
         image = self._images.get(template.image, self._images[None])
@@ -152,6 +159,7 @@ class SmallCluster:
             writable,
             {**{str(path): path for path in image.shown}, **readable, "/etc/hosts": self._hosts},
             tmpfs=(),
+            memory=template.memory,
             uid=template.uid,
             gid=template.gid,
             host_name=pod_name,

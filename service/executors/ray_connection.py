@@ -17,6 +17,8 @@ from service.executors.executor import MOST_DEATHS
 
 VERSION_LABEL: Final = "recollect-version"
 """The label of a machine of a cluster that says which code it runs."""
+COMMAND_LABEL: Final = "recollect-command"
+"""The label of a machine that is a part of a cluster for one command alone, which runs there."""
 _CONNECT_TIMEOUT_S: Final = 5.0
 
 
@@ -115,6 +117,45 @@ def connected(address: str, own_address: str) -> Any:
     finally:
         signal.signal(signal.SIGTERM, before)
     return ray
+
+
+def disconnect(ray: Any) -> None:
+    """End the connection of this process, and leave what it does on SIGTERM as it is, which Ray sets to the default."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.shutdown()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def labels_at(address: str, machine: str) -> list[dict[str, str]] | None:
+    """Ask a head, from any machine, for the labels of what takes part in its cluster at an address, that of a machine.
+
+    Args:
+        address: HOST:PORT of the head.
+        machine: The address of the machine.
+
+    Returns:
+        One dictionary for each part that lives; None if Ray is not installed, or the head does not answer or refuses.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_TIMEOUT_S).close()
+        import ray
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
+        from ray.core.generated.gcs_pb2 import GcsNodeInfo
+
+        with _captured_errors():
+            nodes = GcsClient(address=address).get_all_node_info(timeout=_CONNECT_TIMEOUT_S)
+    except (ImportError, OSError, ValueError, RuntimeError):
+        return None
+    except ray.exceptions.RayError:
+        return None
+    return [
+        dict(node.labels)
+        for node in nodes.values()
+        if node.state == GcsNodeInfo.ALIVE and node.node_manager_address == machine
+    ]
 
 
 def _keep_standard_output(ray: Any) -> None:

@@ -18,6 +18,7 @@ from service.executors.group_run import GroupRun
 from service.executors.ray_connection import (
     VERSION_LABEL,
     connected,
+    disconnect,
     fetched,
     on_this_machine,
     usable_machines,
@@ -90,7 +91,7 @@ class RayExecutor:
             if self._watch is not no_watch:
                 self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=on_this_machine(ray)).remote()
         except BaseException:
-            ray.shutdown()
+            disconnect(ray)
             raise
         return self
 
@@ -100,7 +101,7 @@ class RayExecutor:
 
         self._objects.clear()
         self._book.left()
-        ray.shutdown()
+        disconnect(ray)
 
     @property
     def n_workers(self) -> int:

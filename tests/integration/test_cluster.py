@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -47,11 +48,13 @@ class Cluster(NamedTuple):
     Attributes:
         address: Of its head, which is on this machine.
         other: The other machine.
+        visitor: A machine that is not a part of it.
         environ: For commands on this machine.
     """
 
     address: str
     other: Node
+    visitor: Node
     environ: dict[str, str]
     join: Callable[[], None]
 
@@ -72,7 +75,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     environ = {**os.environ, "RECOLLECT_HOME": str(folder / "home"), "RECOLLECT_LOGS": str(folder / "logs")}
     recollect = [sys.executable, "-m", "ops", "cluster"]
     root = Path(__file__).resolve().parents[2]
-    with network(1, names=["other"], folder=folder) as (other,):
+    with network(2, names=["other", "visitor"], folder=folder) as (other, visitor):
         address = f"{other.host_address}:{PORT}"
         head = subprocess.Popen(
             [*recollect, "head", "--address", other.host_address, "--port", str(PORT), *SMALL],
@@ -97,7 +100,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         try:
             assert f"The head of the cluster is at {address}" in started(head)
             join()
-            yield Cluster(address, other, environ, join)
+            yield Cluster(address, other, visitor, environ, join)
         finally:
             # A part of a cluster would wait for its head to come back.
             for process in (*joins, head):
@@ -117,10 +120,15 @@ def executor(cluster: Cluster, events: list[WorkerEvent]) -> Iterator[RayExecuto
 
     before = dict(os.environ)
     adopt_cluster_environment(from_env(cluster.environ))
+    handler = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         with RayExecutor(cluster.address, cluster.other.host_address, events.append) as made:
             yield made
+        # Ray takes the handler away when it disconnects: a worker's machine would not leave in order.
+        caught = Path("/proc/self/status").read_text().partition("SigCgt:\t")[2].split()[0]
+        assert int(caught, 16) & 1 << (signal.SIGTERM - 1)
     finally:
+        signal.signal(signal.SIGTERM, handler)
         os.environ.clear()
         os.environ.update(before)
 
@@ -235,20 +243,24 @@ def test_a_fit_gives_the_model_of_one_process(
 
 
 def test_commands_differ_by_one_option(cluster: Cluster, tmp_path: Path) -> None:
-    """A training and a generation on the cluster publish and write what those of one process do."""
+    """A training and a generation on the cluster publish and write what those of one process do.
+
+    The generation is that of a machine without a part in the cluster, which it has while the command runs.
+    """
     token = str(Path(cluster.environ["RECOLLECT_HOME"]) / "cluster/token")
 
     def made(home: str, *options: str) -> tuple[dict[str, str], list[str]]:
         environ = {**cluster.environ, "RECOLLECT_HOME": str(tmp_path / home), "RECOLLECT_CLUSTER_TOKEN_FILE": token}
+        environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
 
-        def answer(*argv: str) -> Any:
-            program = [sys.executable, "-m", "ops", *argv, "--json", *options]
+        def answer(on: Callable[[list[str]], list[str]], *argv: str) -> Any:
+            program = on([sys.executable, "-m", "ops", *argv, "--json", *options])
             done = subprocess.run(program, env=environ, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
             return json.loads(done.stdout)
 
-        trained = answer("train", "--data", "demo:200x150x4000", "--algorithm", "pure_svd", "--force")
-        generated = answer("generate", "--n", "10", "--shard-users", "30")
+        trained = answer(list, "train", "--data", "demo:200x150x4000", "--algorithm", "pure_svd", "--force")
+        generated = answer(cluster.visitor.argv, "generate", "--n", "10", "--shard-users", "30")
         tables = {name: array["sha256"] for name, array in trained["arrays"].items()}
         return tables, [shard["sha256"] for shard in generated["shards"]]
 
@@ -256,6 +268,8 @@ def test_commands_differ_by_one_option(cluster: Cluster, tmp_path: Path) -> None
         alone = both.submit(made, "alone")
         assert made("cluster", "--cluster", cluster.address) == alone.result()
     assert len(alone.result()[1]) == 7
+    assert not cluster.visitor.processes()
+    assert not (tmp_path / "cluster/cluster/run").exists()
 
 
 def test_a_group_that_loses_a_member_goes_on_from_what_it_kept(

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Prints the secrets of a new installation as YAML, for `kubectl apply -f -`: API keys, the key that seals watermarks, and
-# the users of Redis. Prints the first API key to standard error, once: only its digest is in the secret.
+# Prints the secrets of a new installation as YAML, for `kubectl apply -f -`: API keys, the key that seals watermarks, the
+# users of Redis, and the token of the cluster that trains. Prints the first API key to standard error, once: only its digest is in the secret.
 # Run it once. A new watermark key would make replicas wait for the old one.
 #
 # NAMESPACE: the namespace of the secrets, recollect if not set.
@@ -26,6 +26,7 @@ key=$(RECOLLECT_FILE=none RECOLLECT_HOME="$folder" RECOLLECT_KEYS_FILE="$folder/
   $recollect keys create --scope recommend,events,items --note "first key")
 echo "The API key, shown only now: $key" >&2
 random 32 >"$folder/watermark.key"
+random 32 >"$folder/token"
 
 replica=$(random 24) consumer=$(random 24) admin=$(random 24)
 sed -e "s/ADMIN_PASSWORD_SHA256/$(digest "$admin")/" -e "s/REPLICA_PASSWORD_SHA256/$(digest "$replica")/" \
@@ -36,5 +37,6 @@ printf %s "$admin" >"$folder/admin-password"
 
 secret recollect-api-keys --from-file="$folder/keys.json"
 secret recollect-watermark-key --from-file="$folder/watermark.key"
+secret recollect-cluster --from-file="$folder/token"
 secret recollect-redis --from-file="$folder/replica-url" --from-file="$folder/consumer-url" \
   --from-file="$folder/admin-password" --from-file="$folder/users.acl"

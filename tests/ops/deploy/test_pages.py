@@ -15,7 +15,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from ops.kubernetes.manifests import parse, render
+from ops.kubernetes.manifests import Manifests, parse, render
+from ops.kubernetes.pod_template import pod_template
+from ops.kubernetes.small_cluster import new_secrets
 from service.security.key_file import KeyFile
 from tests.support.machines.programs import need_programs
 
@@ -99,7 +101,7 @@ def test_the_commands_of_kubernetes_run(stand_ins: dict[str, str], tmp_path: Pat
     printed, calls = run_page("kubernetes.md", stand_ins, folder)
     objects = [one for text in printed for one in parse(text).objects if "kind" in one]
     kinds = [one["kind"] for one in objects]
-    assert kinds.count("Secret") == 4
+    assert kinds.count("Secret") == 6
     assert kinds.count("StatefulSet") == 6
     for one in objects:
         kubernetes_validate.validate(one, "1.34", strict=True)
@@ -118,7 +120,13 @@ def test_the_commands_of_kubernetes_run(stand_ins: dict[str, str], tmp_path: Pat
         "kubectl -n recollect create job first-training --from=cronjob/recollect-training",
         "kubectl -n recollect port-forward service/recollect 8080:80",
         "curl -H Authorization: Bearer rk_ http://127.0.0.1:8080/recommend/1",
-        "python -m ops.kubernetes --rate 300 --image recollect --training-image recollect-training",
+        "make image TRAINING_EXTRAS=train query cluster",
+        "kubectl -n recollect rollout status deployment/recollect-cluster-worker",
+        "kubectl -n recollect exec deployment/recollect-cluster-worker -- recollect cluster status",
+        "kubectl -n recollect create job training-on-many-nodes --from=cronjob/recollect-training",
+        "kubectl -n recollect scale deployment/recollect-cluster-worker --replicas 8",
+        "python -m ops.kubernetes cluster --algorithms ials,two_tower --training-image recollect-training",
+        "python -m ops.kubernetes life --rate 300 --image recollect --training-image recollect-training",
         "kubectl -n recollect logs statefulset/recollect-replica",
         "kubectl -n recollect exec deployment/recollect-edge -- tail /var/lib/recollect/logs/nginx-0.access.log",
         "kubectl -n recollect exec recollect-consumer-0 -- recollect audit",
@@ -127,14 +135,33 @@ def test_the_commands_of_kubernetes_run(stand_ins: dict[str, str], tmp_path: Pat
     ]
 
 
+def of_page(number: int, folder: Path) -> Manifests:
+    """Return what a kustomization of the page makes."""
+    text = blocks("kubernetes.md", "yaml")[number]
+    yaml.safe_load(text)
+    place = os.path.relpath(ROOT / "ops" / "deploy", folder)
+    (folder / "kustomization.yaml").write_text(text.replace("ops/deploy", place))
+    return render(folder)
+
+
+def test_the_workers_of_the_page_have_its_size(tmp_path: Path) -> None:
+    """Its second kustomization: four pods of eight workers, with a larger store, and both jobs on the cluster."""
+    need_programs("kubectl")
+    rendered = of_page(1, tmp_path)
+    worker = rendered.named("Deployment", "recollect-cluster-worker")
+    assert worker["spec"]["replicas"] == 4
+    pod = pod_template(rendered, new_secrets()[0], "Deployment", "recollect-cluster-worker")
+    assert pod.environ["WORKERS"] == "8"
+    assert pod.memory == {"/dev/shm": 9 << 30}
+    for job in ("training", "generation"):
+        spec = rendered.named("CronJob", f"recollect-{job}")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        assert spec["containers"][0]["args"][-2] == "--cluster"
+
+
 def test_the_kustomization_of_the_page_is_one(tmp_path: Path) -> None:
     """It names an image, adds TLS and a setting to an overlay."""
     need_programs("kubectl")
-    (text,) = blocks("kubernetes.md", "yaml")
-    yaml.safe_load(text)
-    place = os.path.relpath(ROOT / "ops" / "deploy", tmp_path)
-    (tmp_path / "kustomization.yaml").write_text(text.replace("ops/deploy", place))
-    rendered = render(tmp_path)
+    rendered = of_page(0, tmp_path)
     settings = rendered.named("ConfigMap", "recollect-settings")
     assert settings["data"]["RECOLLECT_LIVE_IMPRESSIONS"] == "true"
     assert settings["data"]["RECOLLECT_HOME"] == "/var/lib/recollect"

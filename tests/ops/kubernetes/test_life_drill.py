@@ -13,7 +13,7 @@ import pytest
 from ops.containers.pod import PodSpec
 from ops.kubernetes.__main__ import report, run
 from ops.kubernetes.manifests import FOLDER, Manifests, render
-from ops.kubernetes.pod_template import PodTemplate, Probe, pod_template
+from ops.kubernetes.pod_template import PodTemplate, Probe, pod_template, quantity
 from ops.kubernetes.running_pod import RunningPod
 from ops.kubernetes.small_cluster import image_of_this_machine, new_secrets
 from ops.kubernetes.volume_store import VolumeStore
@@ -54,6 +54,38 @@ def test_a_template_is_read_with_its_secrets_and_times(rendered: tuple[Manifests
     edge = pod_template(*rendered, "Deployment", "recollect-edge")
     assert edge.readiness == Probe(port=8080, path=None, period_s=2, timeout_s=1, failures=3)
     assert edge.pause_s == 5
+    job = pod_template(*rendered, "CronJob", "recollect-training")
+    assert job.memory == {}
+
+
+def test_what_a_pod_knows_of_itself_is_read(rendered: tuple[Manifests, Manifests]) -> None:
+    """Its address, its job, its cores, variables in arguments, volumes in memory, and a command as a probe."""
+    manifests = render(FOLDER / "overlays" / "one-node")
+    (container,) = manifests.named("CronJob", "recollect-training")["spec"]["jobTemplate"]["spec"]["template"]["spec"][
+        "containers"
+    ]
+    fields = {"IP": "status.podIP", "JOB": "metadata.labels['batch.kubernetes.io/job-name']"}
+    container["env"] = [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()]
+    container["env"].append({"name": "CORES", "valueFrom": {"resourceFieldRef": {"resource": "requests.cpu"}}})
+    container["resources"]["requests"]["cpu"] = "1500m"
+    container["args"] = ["$(IP):1", "$(CORES)", "$(UNKNOWN)"]
+    container["readinessProbe"] = {"exec": {"command": ["true"]}}
+    (tmp,) = [
+        volume
+        for volume in manifests.named("CronJob", "recollect-training")["spec"]["jobTemplate"]["spec"]["template"][
+            "spec"
+        ]["volumes"]
+        if volume["name"] == "tmp"
+    ]
+    tmp["emptyDir"] = {"medium": "Memory", "sizeLimit": "64Mi"}
+    pod = pod_template(manifests, rendered[1], "CronJob", "recollect-training", pod="a-1", address="10.0.0.9")
+    assert pod.arguments == ("10.0.0.9:1", "2", "$(UNKNOWN)")
+    assert pod.environ["JOB"] == "a-1"
+    assert pod.memory == {"/tmp": 64 << 20}
+    assert "tmp" not in pod.volumes
+    assert pod.readiness == Probe(port=None, path=None, period_s=10, timeout_s=1, failures=3, command=("true",))
+    with pytest.raises(RunError, match="does not know the quantity '1E'"):
+        quantity("1E")
 
 
 def test_a_field_that_the_drill_does_not_know_is_refused(rendered: tuple[Manifests, Manifests]) -> None:
@@ -121,6 +153,16 @@ def test_a_pod_that_ends_by_itself_is_not_waited_for(folder: Path, node: Node) -
         pod.wait_ready(20)
 
 
+def test_a_command_is_a_probe(folder: Path, node: Node) -> None:
+    """It runs in the pod, whose files it sees."""
+    ready = Probe(None, None, 0.05, 5, 1, command=("cat", "/dev/shm/ready"))
+    pod = started(folder, node, "sleep 0.1; echo 1 >/dev/shm/ready; exec sleep 1000", startup=None, readiness=ready)
+    try:
+        assert pod.wait_ready(20) >= 0.1
+    finally:
+        pod.kill()
+
+
 def test_a_liveness_probe_that_fails_is_counted(folder: Path, node: Node, wait_until: Callable[..., None]) -> None:
     """A pod that stands still answers nothing, and is not ready any more."""
     probe = Probe(9000, None, 0.05, 0.5, 2)
@@ -135,7 +177,7 @@ def test_a_liveness_probe_that_fails_is_counted(folder: Path, node: Node, wait_u
 
 
 def test_a_pods_life_loses_nothing(folder: Path) -> None:
-    """The short form of `python -m ops.kubernetes`: an end in order, a forced one, and the loss of a node."""
+    """The short form of `python -m ops.kubernetes life`: an end in order, a forced one, and the loss of a node."""
     need_programs("kubectl")
     result = run(folder, {None: image_of_this_machine(folder)}, "one-node", 100.0, ("drain", "kill", "lose a node"))
     text = report(result)

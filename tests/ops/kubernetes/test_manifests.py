@@ -16,7 +16,8 @@ import yaml
 from prometheus_client import generate_latest
 
 from loadbalancer.settings import BalancerSettings
-from ops.kubernetes.manifests import FOLDER, Manifests, parse, render
+from ops.cluster.token_file import require_token
+from ops.kubernetes.manifests import FOLDER, Manifests, customise, parse, render
 from service.config import Config, from_env
 from service.declared_settings import declared, read
 from service.metrics import Metrics
@@ -31,14 +32,12 @@ OVERLAYS = ("one-node", "many-nodes")
 Labels = Mapping[str, str]
 
 
+MEMBERS = ("cluster-head", "cluster-worker", "training", "generation")
+
+
 def customised(folder: Path, overlay: str, *components: str) -> Manifests:
     """Return an overlay with more components, as an operator's own kustomization has them."""
-    base = os.path.relpath(FOLDER, folder)
-    lines = ["apiVersion: kustomize.config.k8s.io/v1beta1", "kind: Kustomization"]
-    lines += ["resources:", f"  - {base}/overlays/{overlay}"]
-    lines += ["components:", *(f"  - {base}/components/{name}" for name in components)] if components else []
-    (folder / "kustomization.yaml").write_text("\n".join(lines) + "\n")
-    return render(folder)
+    return render(customise(folder, overlay, *components))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def test_secrets_that_a_signal_ends_leave_no_password(tmp_path: Path, name: str)
     assert list(folder.iterdir()) == []
 
 
-@pytest.fixture(scope="module", params=[("one-node",), ("many-nodes", "generation", "tls")], ids="+".join)
+@pytest.fixture(scope="module", params=[("one-node",), ("many-nodes", "generation", "cluster", "tls")], ids="+".join)
 def manifests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Manifests:
     need_programs("kubectl")
     return customised(tmp_path_factory.mktemp("overlay"), *request.param)
@@ -85,7 +84,7 @@ def manifests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     ("overlay", "components"),
     [
         *((overlay, ()) for overlay in OVERLAYS),
-        ("many-nodes", ("generation", "tls", "managed-redis", "autoscaling-open-requests")),
+        ("many-nodes", ("generation", "cluster", "tls", "managed-redis", "autoscaling-open-requests")),
     ],
 )
 def test_the_schemas_of_kubernetes_accept_them(tmp_path: Path, overlay: str, components: tuple[str, ...]) -> None:
@@ -145,7 +144,20 @@ def test_pods_are_restricted(manifests: Manifests) -> None:
             assert "cpu" not in container["resources"]["limits"]
             assert {"cpu", "memory"} <= set(container["resources"]["requests"])
     parts = ("replica", "edge", "consumer", "redis", "training", "compaction")
-    assert seen - {"recollect-generation"} == {f"recollect-{part}" for part in parts}
+    more = {"recollect-generation", "recollect-cluster-head", "recollect-cluster-worker"}
+    assert seen - more == {f"recollect-{part}" for part in parts}
+    assert seen & more in (set(), more)
+
+
+def test_everything_is_in_the_namespace(manifests: Manifests) -> None:
+    """Also what components add: policies and claims are of one namespace."""
+    for one in manifests.objects:
+        metadata = one["metadata"]
+        assert metadata.get("namespace") == (None if one["kind"] == "Namespace" else "recollect"), metadata["name"]
+        if one["kind"] != "Namespace":
+            assert metadata["labels"]["app.kubernetes.io/name"] == "recollect"
+    for _, template in manifests.workloads():
+        assert template["metadata"]["labels"]["app.kubernetes.io/name"] == "recollect"
 
 
 def test_everything_that_a_pod_names_is_there(manifests: Manifests, secrets: Manifests) -> None:
@@ -250,7 +262,9 @@ def admits(manifests: Manifests, direction: str, pod: Labels, peer: Labels, peer
     key, side = ("ingress", "from") if direction == "Ingress" else ("egress", "to")
     for policy in policies:
         for rule in policy.get(key, ()):
-            if "ports" in rule and port not in {one["port"] for one in rule["ports"]}:
+            if "ports" in rule and not any(
+                one["port"] <= port <= one.get("endPort", one["port"]) for one in rule["ports"]
+            ):
                 continue
             if side not in rule:
                 return True
@@ -274,7 +288,10 @@ def test_only_these_connections_are_allowed(manifests: Manifests) -> None:
         one["metadata"]["name"].removeprefix("recollect-"): template["metadata"]["labels"]
         for one, template in manifests.workloads()
     }
-    ports = (6379, 8080, 8081, 8091)
+    # The last one is for those that Ray chooses.
+    ports = (6379, 7379, 8080, 8081, 8091, 41234)
+    members = [name for name, held in labels.items() if held.get("recollect/cluster") == "member"]
+    assert sorted(members) in ([], sorted(MEMBERS))
     found = {
         (source, target, port)
         for source, target, port in itertools.product(labels, labels, ports)
@@ -285,6 +302,7 @@ def test_only_these_connections_are_allowed(manifests: Manifests) -> None:
         ("edge", "replica", 8081),
         ("replica", "redis", 6379),
         ("consumer", "redis", 6379),
+        *itertools.product(members, members, ports),
     }
     outside = {
         (source, target, port)
@@ -313,6 +331,7 @@ def test_settings_are_those_of_the_service(manifests: Manifests) -> None:
             config, settings = from_env(environ), read(BalancerSettings, environ)
             ports = {port["name"]: port["containerPort"] for port in container.get("ports", ())}
             listens = {"edge": {"http": settings.port}, "consumer": {"admin": 8091}}
+            listens["head"] = {"head": 7379}
             listens["replica"] = {"http": config.server.port, "admin": config.server.admin_port}
             assert ports == listens.get(container["name"], {})
 
@@ -351,11 +370,12 @@ def test_each_night_has_a_folder_of_lists_and_old_ones_go(tmp_path: Path) -> Non
         (folder / name / "shard-00000.parquet").touch()
         os.utime(folder / name, (now_s - age_days * 86_400,) * 2)
     environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RECORD": str(tmp_path / "record")}
-    for job in ("first", "second"):
+    for job, more in (("first", []), ("second", ["--cluster", "recollect-cluster:7379"])):
         (tmp_path / "record").unlink(missing_ok=True)
-        subprocess.run(container["command"], env={**environ, "LISTS": str(folder), "JOB": job}, check=True)
-        expected = f"generate --n 100 --live --output {folder}/{job}\ngenerate erase\n"
-        assert (tmp_path / "record").read_text() == expected
+        words = [*container["command"], *more]
+        subprocess.run(words, env={**environ, "LISTS": str(folder), "JOB": job}, check=True)
+        called = " ".join(["generate --n 100 --live --output", f"{folder}/{job}", *more])
+        assert (tmp_path / "record").read_text() == f"{called}\ngenerate erase\n"
     assert [path.name for path in folder.iterdir()] == ["kept"]
 
 
@@ -381,6 +401,8 @@ def test_the_secrets_can_be_used(secrets: Manifests, tmp_path: Path) -> None:
     (key,) = KeyFile(tmp_path).read() or []
     assert key.scopes == ("recommend", "events", "items")
     assert len(read_key(tmp_path / "watermark.key", "watermark key")) == 64
+    token = tmp_path / "token"
+    assert require_token(from_env({"RECOLLECT_HOME": "/", "RECOLLECT_CLUSTER_TOKEN_FILE": str(token)})) == token
     users = {name: held[f"{name}-url"].decode().split("//")[1].split(":")[0] for name in ("replica", "consumer")}
     assert users == {"replica": "recollect-replica", "consumer": "recollect-consumer"}
     assert b"SHA256" not in held["users.acl"]
