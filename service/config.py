@@ -13,8 +13,8 @@ from service.candidates.settings import CandidatesConfig
 from service.declared_settings import read
 from service.errors import UsageError
 from service.lists.settings import ExplorationConfig, LiveListConfig
-from service.models.event_values import EventValues
-from service.models.rating_scale import RatingScale
+from service.models.history.event_values import EventValues
+from service.models.history.rating_scale import RatingScale
 from service.models.roles import ROLES, Role
 from telemetry.errors import FailpointError, KeyFileError, StreamError
 from telemetry.failpoints import Failpoints

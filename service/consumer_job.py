@@ -16,11 +16,11 @@ from service.event_loop import run
 from service.generation.list_erasure import GeneratedListEraser
 from service.logs import ApplicationLog
 from service.metrics import collect_from
-from service.models.user_erasure import ModelUserEraser
+from service.models.publication.user_erasure import ModelUserEraser
 from service.preflight import claim_namespace, installed_archive, require_redis
 from service.redis_access import load_seal, redis_feed, redis_stream
 from service.serving.admin import build_admin_app
-from service.serving.listener import Listener, announce
+from service.serving.http.listener import Listener, announce
 from service.telemetry_metrics import consumer_metrics, log_note
 from telemetry.archive.archive import Archive
 from telemetry.consumer.consumer import Consumer

@@ -18,7 +18,7 @@
     ├── ModelError                (1)
     │   ├── ModelMissing          (1)
     │   └── ModelRefused          (1)
-    └── RequestError            500     rendered as problem+json by `service.serving.boundary` alone
+    └── RequestError            500     rendered as problem+json by `service.serving.http.boundary` alone
         ├── Malformed           400
         ├── Unauthorized        401
         ├── Forbidden           403

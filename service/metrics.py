@@ -17,9 +17,9 @@ from service.live.live_state import LiveState
 from service.models.snapshot import ModelSnapshot
 from service.security.gate import Gate
 from service.security.key_watch import KeyWatcher
-from service.serving.admission import Admission
+from service.serving.http.admission import Admission
 
-# The levels that a replica sets itself; see `service.serving.degradation`.
+# The levels that a replica sets itself; see `service.serving.replica.degradation`.
 DEGRADATION_LEVELS: Final = ("stale_model", "stale", "popular_candidates")
 # Statuses with an alarm in docs/operations.md.
 ALARMING: Final = (401,)

@@ -35,13 +35,13 @@ from service.security.gate import Gate
 from service.security.key_file import KeyFile
 from service.security.key_watch import KeyWatcher
 from service.serving.admin import build_admin_app
-from service.serving.admission import Admission
 from service.serving.app import build_app
-from service.serving.context import ReplicaContext, not_ready_reason
-from service.serving.degradation import track_degradation
-from service.serving.listener import Listener, announce
-from service.serving.store import ModelStore
-from service.serving.watcher import Watcher
+from service.serving.http.admission import Admission
+from service.serving.http.listener import Listener, announce
+from service.serving.model.store import ModelStore
+from service.serving.model.watcher import Watcher
+from service.serving.replica.context import ReplicaContext, not_ready_reason
+from service.serving.replica.degradation import track_degradation
 from service.telemetry_metrics import log_note, producer_metrics
 from telemetry.errors import TelemetryError
 from telemetry.failpoints import Failpoints

@@ -24,8 +24,8 @@ from xdist.scheduler import LoadFileScheduling
 
 from loadbalancer import ports
 from loadbalancer.binaries import find_redis
-from service.models import publication
-from service.models.publication import activate
+from service.models.publication import publication
+from service.models.publication.publication import activate
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 

@@ -82,7 +82,7 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         Raises:
             RunError: Training failed.
         """
-        from service.models import active_model, artefact
+        from service.models.files import active_model, artefact
 
         argv = [sys.executable, "-m", "ops", "train", "--data", data, *options]
         # It is here for its shape; its lists may lose to popularity.

@@ -77,7 +77,7 @@ def live_state(config: Config) -> Finding:
 def model(config: Config) -> Finding:
     """Load the active model, and those that roles have of their own."""
     from service.errors import ModelMissing
-    from service.models import active_model
+    from service.models.files import active_model
     from service.models.roles import SEPARATE
 
     try:

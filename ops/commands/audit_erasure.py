@@ -16,8 +16,8 @@ import orjson
 from ops.commands.audit_lists import search_lists
 from service.config import Config
 from service.errors import ModelError
-from service.models import artefact, versions
-from service.models.erased_users import rows_of, user_keys
+from service.models.files import artefact, versions
+from service.models.files.erased_users import rows_of, user_keys
 from telemetry.archive.archive_snapshot import OpenFile, open_files
 from telemetry.archive.dead_letters import decode_letter
 from telemetry.catalogue.commit import ErasureRequest

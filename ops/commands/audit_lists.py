@@ -12,7 +12,7 @@ from service.config import Config
 from service.errors import RunError
 from service.generation.folder_search import folders_below, shards_among
 from service.generation.output_folder import FROZEN, OutputFolder, read_manifest
-from service.models.erased_users import rows_of
+from service.models.files.erased_users import rows_of
 from service.models.vocabulary import Vocabulary
 from telemetry.errors import BadEventError, StateError
 from telemetry.ids import rfc3339_ms

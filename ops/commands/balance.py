@@ -28,7 +28,7 @@ from ops.options.shared_options import CandidatesOption, InsecureOption, JsonOpt
 from ops.program import PROGRAM
 from service.config import Config, from_env
 from service.errors import ModelError
-from service.models import active_model
+from service.models.files import active_model
 from service.models.roles import Role
 from service.preflight import require_namespace_of_slots
 

@@ -87,7 +87,7 @@ def command(
 ) -> int:
     """Compare algorithms on the same splits; the status is 1 if every algorithm that was asked for failed."""
     from service.errors import UsageError
-    from service.models.rating_scale import RatingScale
+    from service.models.history.rating_scale import RatingScale
     from service.training.algorithms.kernels import threads as training_threads
     from service.training.checkpoint_folder import checkpoints_in
     from service.training.evaluation import split_dataset

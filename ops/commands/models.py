@@ -13,11 +13,11 @@ from ops.console.terminal import print_error
 from ops.options.shared_options import JsonOption
 from service.config import Config, from_env
 from service.errors import ModelError, ModelMissing
-from service.models import active_model, artefact, versions
-from service.models.activation import reason_against
 from service.models.embedding_space import embedding_space
-from service.models.publication import activate as activate_version
-from service.models.publication import log_activation
+from service.models.files import active_model, artefact, versions
+from service.models.publication.activation import reason_against
+from service.models.publication.publication import activate as activate_version
+from service.models.publication.publication import log_activation
 from service.models.roles import SEPARATE, Role
 
 RoleOption: TypeAlias = Annotated[

@@ -16,7 +16,7 @@ from ops.console.table import table
 from ops.options.shared_options import JsonOption
 from service.config import Config, from_env
 from service.errors import ModelError, RunError, UsageError
-from service.models import active_model, artefact, versions
+from service.models.files import active_model, artefact, versions
 from service.models.snapshot import ModelSnapshot
 from service.replay.evidence import evidence_of, sampled_lists, served_list
 from service.replay.rebuilding import ListedItem, Rebuilder, Rebuilt, as_recorded, rests_on_raters

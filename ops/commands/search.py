@@ -170,7 +170,7 @@ def _search(
     """
     from ops.pages import page, search_page
     from service.errors import DataError, Interrupted
-    from service.models.rating_scale import RatingScale
+    from service.models.history.rating_scale import RatingScale
     from service.training import pipeline
     from service.training.data import datasets
     from service.training.evaluation.measures.per_user import MeasureName

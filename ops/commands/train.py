@@ -91,7 +91,7 @@ def command(
 ) -> int:
     """Choose or fit an algorithm, measure on a hold-out, publish, activate; the status is 3 if it is not activated."""
     from ops.chosen_executor import chosen_executor
-    from service.models.rating_scale import RatingScale
+    from service.models.history.rating_scale import RatingScale
     from service.training import pipeline
     from service.training.algorithms.kernels.threads import limit
 

@@ -41,7 +41,8 @@ from ops.options.shared_options import (
 from ops.program import PROGRAM
 from service.config import Config, from_env
 from service.errors import ModelError, RunError, UsageError
-from service.models import active_model, artefact, publication
+from service.models.files import active_model, artefact
+from service.models.publication import publication
 from service.training.data.data_request import DataRequest
 
 _TRAINING_STOP_S = 10.0
@@ -197,7 +198,8 @@ def _begins_with_initial_model(config: Config, data: DataRequest | None, algorit
     Raises:
         RunError: The model store cannot be written.
     """
-    from service.models import initial_model, versions
+    from service.models.files import versions
+    from service.models.publication import initial_model
     from service.training.data import datasets
 
     initial_dir = config.models.initial_dir

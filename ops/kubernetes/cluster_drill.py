@@ -23,7 +23,7 @@ from ops.kubernetes.running_pod import RunningPod
 from ops.kubernetes.small_cluster import RootImage, SmallCluster
 from ops.nodes.node import Node
 from service.errors import RunError
-from service.models.versions import published
+from service.models.files.versions import published
 from service.training.data import datasets
 
 HEAD: Final = ("Deployment", "recollect-cluster-head")

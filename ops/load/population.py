@@ -112,7 +112,7 @@ def read_ids(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _published(models_dir: Path, version: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     """Return the users and items of a version in `models_dir`; None if it is missing or damaged."""
-    from service.models import artefact, versions
+    from service.models.files import artefact, versions
 
     if version not in versions.published(models_dir):
         return None

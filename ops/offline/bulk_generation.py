@@ -30,8 +30,8 @@ from service.generation.shard_source import ShardSource, live_events
 from service.lists.filters.masks import FilterMasks
 from service.lists.filters.parsing import parse
 from service.lists.list_request import ListRequest
-from service.models import artefact, versions
-from service.models.erased_users import ErasedUsers
+from service.models.files import artefact, versions
+from service.models.files.erased_users import ErasedUsers
 from service.models.vocabulary import Vocabulary
 from telemetry.errors import ArchiveError, StateError
 from telemetry.ids import rfc3339_ms

@@ -8,7 +8,7 @@ from service.errors import RunError, UsageError
 from service.generation.chosen_users import listed, named
 from service.generation.folder_erasure import ErasedLists, erase_below
 from service.generation.folder_search import folders_below
-from service.models.erased_users import ErasedUsers, user_keys
+from service.models.files.erased_users import ErasedUsers, user_keys
 from telemetry.failpoints import Failpoints
 
 

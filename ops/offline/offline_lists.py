@@ -20,9 +20,9 @@ from service.lists.filters.masks import FilterMasks
 from service.lists.list_request import ListRequest
 from service.lists.pipeline import ListModel
 from service.live.live_users import LiveUser, LiveUsers, list_user
-from service.models.item_record import ItemRecord
+from service.models.items.record import ItemRecord
 from service.models.snapshot import ModelSnapshot
-from service.serving.ranked_list import RankedList
+from service.serving.lists.ranked_list import RankedList
 
 
 class Prediction(NamedTuple):

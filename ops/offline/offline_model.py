@@ -8,10 +8,10 @@ from service.catalogue.catalogue import Catalogue
 from service.config import Config
 from service.errors import ModelMissing, RunError
 from service.live.live_state import LiveState
-from service.models import active_model, artefact, versions
+from service.models.files import active_model, artefact, versions
 from service.models.snapshot import ModelSnapshot
-from service.serving.catalogue_keeper import CatalogueKeeper
-from service.serving.store import ModelStore
+from service.serving.catalogue.keeper import CatalogueKeeper
+from service.serving.model.store import ModelStore
 from telemetry.batch import Position
 from telemetry.errors import ArchiveError, StateError
 from telemetry.events import ItemChange, Record

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from typing_extensions import TypedDict
 
 from service.api import wire
-from service.models.item_record import TITLE
+from service.models.items.record import TITLE
 
 ITEMS_LIMIT: Final = 1_000
 ATTRIBUTES_LIMIT: Final = 32

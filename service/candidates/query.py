@@ -19,9 +19,9 @@ from service.lists.list_request import Boost, ListRequest
 from service.lists.pipeline import ListModel, mask_of, n_retrieved, page_of, pinned_rows, rows_of, shown_factors
 from service.lists.reduced import REDUCED
 from service.lists.request_user import request_user
-from service.models import scoring
-from service.models.representation import UserRepresentation
-from service.models.scoring import NO_ROWS, Ranking, Rows
+from service.models.fold_in.representation import UserRepresentation
+from service.models.ranking import scoring
+from service.models.ranking.scoring import NO_ROWS, Ranking, Rows
 
 # Items that the ranking service may have to leave out although the other one did not know it.
 _MARGIN: Final = 16

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.catalogue.column import NO_CELLS, Column, build, cells_of
-from service.models.item_record import NO_RECORD, AttributeValue, ItemRecord
-from service.models.item_records import ItemRecords
+from service.models.items.record import NO_RECORD, AttributeValue, ItemRecord
+from service.models.items.records import ItemRecords
 from service.models.vocabulary import Vocabulary
 
 Int64 = NDArray[np.int64]

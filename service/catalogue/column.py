@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.item_record import AttributeValue, ItemRecord
+from service.models.items.record import AttributeValue, ItemRecord
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]

@@ -20,7 +20,7 @@ from service.catalogue.attribute_regression import AttributeRegression, reliabil
 from service.catalogue.column import Column
 from service.catalogue.extended_snapshot import NewRows
 from service.catalogue.rater_evidence import RaterFactors, co_liked, growth
-from service.models.item_record import AttributeValue
+from service.models.items.record import AttributeValue
 from service.models.snapshot import ModelSnapshot
 
 Float64 = NDArray[np.float64]

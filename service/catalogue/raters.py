@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.event_values import EVENT_RANKS, EVENT_VALUES
-from service.models.rating_scale import RatingScale
+from service.models.history.event_values import EVENT_RANKS, EVENT_VALUES
+from service.models.history.rating_scale import RatingScale
 from service.models.snapshot import ModelSnapshot
 from telemetry.batch import Position
 from telemetry.live.event_layer import first_half, user_key

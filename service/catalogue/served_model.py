@@ -16,7 +16,7 @@ from service.catalogue.extended_snapshot import extended
 from service.catalogue.live_items import LiveItems
 from service.catalogue.new_items import NewItemModel
 from service.catalogue.raters import Raters, RaterState, UserRows, liking_rows
-from service.models.item_record import NO_RECORD, AttributeValue, ItemRecord
+from service.models.items.record import NO_RECORD, AttributeValue, ItemRecord
 from service.models.snapshot import ModelSnapshot
 from telemetry.events import ItemChange
 from telemetry.pseudonym import Pseudonymiser

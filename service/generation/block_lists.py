@@ -1,7 +1,7 @@
 """The lists of many users of a model with factors: matrix products choose the candidates, and exact scores decide.
 
-Invariant: a list has the rows and the bits of `service.models.scoring.personal`, whatever the blocks and threads, but
-that every item is scored also where the model has an item index.
+Invariant: a list has the rows and the bits of `service.models.ranking.scoring.personal`, whatever the blocks and
+threads, but that every item is scored also where the model has an item index.
 """
 
 from typing import Any, Final, NamedTuple
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from service.generation.item_table import ItemTable
 from service.generation.selection import NO_COLUMN, Buffers, add_tile, score_best
-from service.models.representation import UserRepresentation
+from service.models.fold_in.representation import UserRepresentation
 from service.models.snapshot import Float32, ModelSnapshot
 from service.training.algorithms.kernels.threads import one_blas_thread, run_in_blocks
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
-from service.models.erased_users import ErasedUsers, rows_of
+from service.models.files.erased_users import ErasedUsers, rows_of
 from service.models.vocabulary import Vocabulary
 from telemetry.pseudonym import Pseudonymiser
 

@@ -38,7 +38,7 @@ from service.generation.output_folder import (
     staged_name,
 )
 from service.generation.shard_erasure import users_named, write_without
-from service.models import published_files
+from service.models.files import published_files
 from telemetry.failpoints import Failpoints
 from telemetry.ids import rfc3339_ms
 from telemetry.wal.disk import sync_directory

@@ -16,7 +16,7 @@ from typing import Any, Final
 from service.errors import RunError
 from service.executors.worker_process import death_reason
 from service.generation.folder_search import folders_below
-from service.models.erased_users import list_erased
+from service.models.files.erased_users import list_erased
 from telemetry.daemon_thread import run_in_daemon_thread
 
 _PROCESS: Final = "service.generation.erasing_process"

@@ -11,8 +11,8 @@ from service.generation.user_part import is_separable, without_users
 from service.lists.candidates import AnyRows, Candidates
 from service.lists.filters.masks import FilterMask
 from service.lists.list_request import ListRequest
-from service.models.reranking import whole_blocks
-from service.models.scoring import NO_ROWS
+from service.models.ranking.reranking import whole_blocks
+from service.models.ranking.scoring import NO_ROWS
 from service.models.snapshot import ModelSnapshot
 
 

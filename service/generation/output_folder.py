@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from service.errors import RunError, UsageError
-from service.models import published_files
+from service.models.files import published_files
 from telemetry.wal.disk import sync_directory
 
 # A search for users in folders needs neither numba nor the libraries of models.

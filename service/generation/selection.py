@@ -7,8 +7,8 @@ cut to its best ones, whose least score is the new threshold. So a tile is read 
 Invariants:
 
 - Items are columns in the order of popularity. Of equal approximate scores the smaller columns are kept.
-- The exact score of an item has the bits of `service.models.scoring.exact_scores`: numpy sums pairwise (Higham, "The
-  accuracy of floating point summation", SIAM J. Sci. Comput. 14(4), 1993), and `_pairwise_sum` adds in its order.
+- The exact score of an item has the bits of `service.models.ranking.scoring.exact_scores`: numpy sums pairwise (Higham,
+  "The accuracy of floating point summation", SIAM J. Sci. Comput. 14(4), 1993), and `_pairwise_sum` adds in its order.
 """
 
 from typing import Final, NamedTuple

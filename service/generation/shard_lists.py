@@ -19,12 +19,12 @@ from service.lists.boosts import BoostFactors
 from service.lists.item_scores import ListUser
 from service.lists.pipeline import shown_factors
 from service.live.merged_history import merged_history
-from service.models import personal_lists
+from service.models.fold_in.representation import UserRepresentation
 from service.models.neighbourhood import Scores
 from service.models.networks.network import Ranker
-from service.models.representation import UserRepresentation
-from service.models.reranking import rerank
-from service.models.scoring import Ranking, Rows, TopNRequest
+from service.models.ranking import personal_lists
+from service.models.ranking.reranking import rerank
+from service.models.ranking.scoring import Ranking, Rows, TopNRequest
 from service.models.snapshot import Float32, ModelSnapshot
 from telemetry.live.live_event import LiveEvent
 

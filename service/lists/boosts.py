@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from service.lists.filters.masks import FilterMask
 from service.models.neighbourhood import Scores
-from service.models.scoring import Rows
+from service.models.ranking.scoring import Rows
 from service.models.snapshot import Float32
 
 

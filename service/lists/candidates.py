@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.lists.filters.masks import FilterMask
-from service.models.scoring import NO_ROWS, Rows
+from service.models.ranking.scoring import NO_ROWS, Rows
 
 AnyRows: TypeAlias = NDArray[np.integer[Any]]
 Cause: TypeAlias = Literal["include", "filter", "exclude", "hidden", "seen"]

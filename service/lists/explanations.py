@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.lists.item_scores import ListUser
-from service.models import similarity
 from service.models.fold_in.factor_parts import factor_parts
 from service.models.neighbourhood import Neighbourhood
-from service.models.scoring import Rows
+from service.models.ranking import similarity
+from service.models.ranking.scoring import Rows
 from service.models.snapshot import ModelSnapshot
 
 Float64 = NDArray[np.float64]

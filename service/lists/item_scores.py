@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from service.api import wire
 from service.lists.candidates import AnyRows
-from service.models import scoring, similarity
-from service.models.index.indexed_best import indexed_best
+from service.models.fold_in.representation import UserRepresentation
+from service.models.history.user_history import NO_HISTORY, UserHistory
 from service.models.neighbourhood import Scores
-from service.models.personal_lists import ranker_scores
-from service.models.representation import UserRepresentation
-from service.models.scoring import Rows
+from service.models.ranking import scoring, similarity
+from service.models.ranking.indexed_best import indexed_best
+from service.models.ranking.personal_lists import ranker_scores
+from service.models.ranking.scoring import Rows
 from service.models.snapshot import Float32, ModelSnapshot
-from service.models.user_history import NO_HISTORY, UserHistory
 
 # Gathering the factors of one item in so many costs as much as the product with those of all.
 _GATHERED: Final = 6

@@ -10,7 +10,7 @@ from service.lists.sessions import SessionItem
 from service.models.features.attribute_categories import GivenValue
 
 ListLevel: TypeAlias = Literal["trained", "cluster", "popular"]
-"""The degradation level of one list; `service.serving.list_level` says what each is."""
+"""The degradation level of one list; `service.serving.ranking.list_level` says what each is."""
 
 
 class Boost(NamedTuple):
@@ -64,7 +64,7 @@ class ListRequest(NamedTuple):
         diversity: How much the list avoids similar items, 0 to 1.
         exploration: How the list samples its tail; None for the best items. The server decides, not the caller.
         candidates: Where the candidates come from; None for the process itself. The server decides, not the caller.
-        level: The level of `service.serving.list_level` that the deadline left; None for the full service.
+        level: The level of `service.serving.ranking.list_level` that the deadline left; None for the full service.
     """
 
     n: int

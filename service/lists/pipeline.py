@@ -32,8 +32,8 @@ from service.lists.pins import PinnedRow, arrange
 from service.lists.reduced import REDUCED, reduced_scores
 from service.lists.request_user import request_user
 from service.models.neighbourhood import Scores
-from service.models.reranking import whole_blocks
-from service.models.scoring import NO_ROWS, Ranking, Rows
+from service.models.ranking.reranking import whole_blocks
+from service.models.ranking.scoring import NO_ROWS, Ranking, Rows
 from service.models.snapshot import ModelSnapshot
 
 _FIRST_PAGE: Final = Page()

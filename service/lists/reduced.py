@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models import scoring
 from service.models.neighbourhood import Scores
-from service.models.scoring import Ranking, Rows
+from service.models.ranking import scoring
+from service.models.ranking.scoring import Ranking, Rows
 from service.models.snapshot import ModelSnapshot
 
 REDUCED: Final = frozenset({"cluster", "popular"})

@@ -20,8 +20,8 @@ from service.models.features.attribute_categories import GivenValue
 from service.models.features.feature_encoder import FeatureEncoder
 from service.models.fold_in.settings import NETWORK
 from service.models.folded_user import folded_user
+from service.models.history.user_history import NO_HISTORY
 from service.models.snapshot import ModelSnapshot
-from service.models.user_history import NO_HISTORY
 
 
 class FeatureUse(NamedTuple):

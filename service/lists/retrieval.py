@@ -11,11 +11,11 @@ import numpy as np
 from service.lists.boosts import BoostFactors
 from service.lists.candidates import Candidates
 from service.lists.item_scores import ItemScores, ListUser, of_user
-from service.models import scoring
+from service.models.fold_in.representation import UserRepresentation
 from service.models.neighbourhood import Scores
-from service.models.representation import UserRepresentation
-from service.models.reranking import rerank, whole_blocks
-from service.models.scoring import Ranking, Rows
+from service.models.ranking import scoring
+from service.models.ranking.reranking import rerank, whole_blocks
+from service.models.ranking.scoring import Ranking, Rows
 from service.models.snapshot import ModelSnapshot
 
 # So many exact scores cost less than a choice by approximate ones.

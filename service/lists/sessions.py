@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.lists.item_scores import ListUser
-from service.models.event_values import EVENT_RANKS
 from service.models.folded_user import folded_user
+from service.models.history.event_values import EVENT_RANKS
+from service.models.history.user_history import EVENT_TYPES, NO_HISTORY, UserHistory
 from service.models.snapshot import ModelSnapshot
-from service.models.user_history import EVENT_TYPES, NO_HISTORY, UserHistory
 
 DEFAULT_TYPE: Final = "view"
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from service.errors import UsageError
-from service.models.event_values import EVENT_VALUES
+from service.models.history.event_values import EVENT_VALUES
 
 
 @dataclass(frozen=True)

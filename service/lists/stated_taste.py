@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from service.lists.filters.columns import Column, Columns
 from service.models.features.attribute_categories import GivenValue
+from service.models.history.user_history import RATING, UserHistory
 from service.models.snapshot import ModelSnapshot
-from service.models.user_history import RATING, UserHistory
 
 PREFIX: Final = "favourite_"
 # Items that stand for a category; a few are its style, and many are all that is popular.

@@ -19,9 +19,9 @@ from service.lists.item_scores import ListUser
 from service.live.live_state import LiveState, UserEvents
 from service.live.merged_history import MergedHistory, merged_history
 from service.live.user_worker import UserWorker
-from service.models.representation import UserRepresentation
+from service.models.fold_in.representation import UserRepresentation
+from service.models.history.user_history import UserHistory
 from service.models.snapshot import ModelSnapshot
-from service.models.user_history import UserHistory
 from telemetry.batch import EventPosition
 from telemetry.events import Feedback, Record, System
 from telemetry.ids import rfc3339_ms

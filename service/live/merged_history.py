@@ -1,8 +1,8 @@
 """A user's training interactions and live events as one history in a model's rows (pure).
 
 Invariant: it is the history that a training on both would give. Of the interactions with one item that of the highest
-rank stays (`service.models.event_values`), and among equals the latest; the order is that of time, and of equal times
-live events come after training interactions.
+rank stays (`service.models.history.event_values`), and among equals the latest; the order is that of time, and of equal
+times live events come after training interactions.
 """
 
 from collections.abc import Container, Mapping, Sequence
@@ -11,11 +11,11 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.event_values import EVENT_RANKS
+from service.models.fold_in.representation import UserRepresentation
 from service.models.folded_user import folded_user
-from service.models.representation import UserRepresentation
+from service.models.history.event_values import EVENT_RANKS
+from service.models.history.user_history import EVENT_TYPES, NO_HISTORY, UserHistory
 from service.models.snapshot import ModelSnapshot
-from service.models.user_history import EVENT_TYPES, NO_HISTORY, UserHistory
 from telemetry.live.live_event import IMPRESSION, LiveEvent
 
 _MS_PER_S: Final = 1000

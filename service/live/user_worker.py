@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Final, NamedTuple
 
-from service.models.representation import UserRepresentation
+from service.models.fold_in.representation import UserRepresentation
 
 Compute = Callable[[], UserRepresentation | None]
 # With so many computations under way, none begins before a request asks for it.

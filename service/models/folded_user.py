@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.models.fold_in.fold_in import fold_in
-from service.models.representation import UserRepresentation
+from service.models.fold_in.representation import UserRepresentation
+from service.models.history.user_history import UserHistory
 from service.models.snapshot import ModelSnapshot
-from service.models.user_history import UserHistory
 
 
 def folded_user(

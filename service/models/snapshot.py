@@ -19,18 +19,18 @@ from scipy.sparse import csr_array
 
 from service.errors import ModelRefused
 from service.models.embedding_space import embedding_space
-from service.models.event_values import DEFAULT_VALUES, EVENT_SCALE
 from service.models.fold_in.fold_in import fold_in
+from service.models.fold_in.representation import UserRepresentation
 from service.models.fold_in.settings import NETWORK, FoldIn
+from service.models.history.event_values import DEFAULT_VALUES, EVENT_SCALE
+from service.models.history.rating_scale import RatingScale
+from service.models.history.user_history import EVENT_TYPES, RATING, UserHistory
 from service.models.index.item_index import ItemIndex
-from service.models.item_records import ItemRecords
+from service.models.items.records import ItemRecords
 from service.models.neighbourhood import Neighbourhood
 from service.models.networks.network import Ranker
 from service.models.networks.networks import Networks
-from service.models.rating_scale import RatingScale
-from service.models.representation import UserRepresentation
 from service.models.user_clusters import UserClusters
-from service.models.user_history import EVENT_TYPES, RATING, UserHistory
 from service.models.vocabulary import Vocabulary
 
 Float32 = NDArray[np.float32]

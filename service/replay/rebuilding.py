@@ -21,7 +21,7 @@ from service.lists.list_request import ListRequest
 from service.lists.pipeline import ListModel, MadeList, make_list, rows_of
 from service.live.merged_history import MergedHistory, merged_history
 from service.models.index.library import MISSING
-from service.models.scoring import Rows
+from service.models.ranking.scoring import Rows
 from service.models.snapshot import ModelSnapshot
 from service.replay.evidence import Evidence
 from telemetry.batch import Position
@@ -261,7 +261,7 @@ def as_recorded(event: Served) -> list[ListedItem]:
 def _list_user(
     snapshot: ModelSnapshot, request: ListRequest, row: int | None, merged: MergedHistory | None
 ) -> ListUser | None:
-    """Return the user of a list as a replica does (`service.serving.served_lists`)."""
+    """Return the user of a list as a replica does (`service.serving.lists.served_lists`)."""
     if merged is None or merged.is_as_trained:
         return None if row is None else ListUser(row)
     folded = merged.folded(snapshot, row) if request.level is None else None

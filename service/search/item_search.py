@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from service.lists import item_scores
 from service.lists.item_scores import ListUser
-from service.models import scoring
+from service.models.ranking import scoring
 from service.models.snapshot import ModelSnapshot
 from service.search.text_index import Match, TextIndex, without_year
 from service.search.words import TERMS_LIMIT, Term, terms

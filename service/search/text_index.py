@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from service.models.item_record import ItemRecord
+from service.models.items.record import ItemRecord
 from service.models.snapshot import ModelSnapshot
 from service.search import words
 from service.search.spelling import allowed_edits, distance

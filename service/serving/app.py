@@ -6,11 +6,11 @@ from typing import Final, NamedTuple
 from aiohttp import web
 
 from service.security.api_key import Scope
-from service.serving import candidate_handlers, handlers, item_handlers, search_handlers
-from service.serving.boundary import Handler, not_allowed, not_found, with_boundary
-from service.serving.context import CONTEXT, ReplicaContext
-from service.serving.protocol import handle_expect
-from service.serving.user_handlers import known_user
+from service.serving.http.boundary import Handler, not_allowed, not_found, with_boundary
+from service.serving.http.protocol import handle_expect
+from service.serving.replica.context import CONTEXT, ReplicaContext
+from service.serving.routes import candidates, items, lists, search
+from service.serving.routes.users import known_user
 
 
 class Route(NamedTuple):
@@ -30,34 +30,34 @@ class Route(NamedTuple):
 
 _MANY_LISTS: Final = "/v1/recommendations/batch"
 ROUTES: Final = (
-    Route("GET", "/recommend/{user_id}", "recommend", handlers.recommend_plain),
-    Route("GET", "/v1/recommendations/{user_id}", "recommend", handlers.recommend_get),
-    Route("POST", "/v1/recommendations", "recommend", handlers.recommend_post),
-    Route("POST", _MANY_LISTS, "recommend", handlers.recommend_many),
-    Route("POST", "/v1/candidates", "recommend", candidate_handlers.candidates, finds_candidates=True),
-    Route("GET", "/v1/items/{item_id}/similar", "recommend", handlers.similar, finds_candidates=True),
+    Route("GET", "/recommend/{user_id}", "recommend", lists.recommend_plain),
+    Route("GET", "/v1/recommendations/{user_id}", "recommend", lists.recommend_get),
+    Route("POST", "/v1/recommendations", "recommend", lists.recommend_post),
+    Route("POST", _MANY_LISTS, "recommend", lists.recommend_many),
+    Route("POST", "/v1/candidates", "recommend", candidates.candidates, finds_candidates=True),
+    Route("GET", "/v1/items/{item_id}/similar", "recommend", lists.similar, finds_candidates=True),
     # The same with the id in the query. Ids such as ../.. cannot be in a path: nginx and browsers resolve them.
-    Route("GET", "/recommend", "recommend", handlers.recommend_plain),
-    Route("GET", "/v1/recommendations", "recommend", handlers.recommend_get),
-    Route("GET", "/v1/items/similar", "recommend", handlers.similar, finds_candidates=True),
-    Route("GET", "/v1/items", "recommend", search_handlers.items_by_query, finds_candidates=True),
-    Route("PUT", "/v1/items", "items", item_handlers.put_item, finds_candidates=True),
-    Route("DELETE", "/v1/items", "items", item_handlers.delete_item, finds_candidates=True),
+    Route("GET", "/recommend", "recommend", lists.recommend_plain),
+    Route("GET", "/v1/recommendations", "recommend", lists.recommend_get),
+    Route("GET", "/v1/items/similar", "recommend", lists.similar, finds_candidates=True),
+    Route("GET", "/v1/items", "recommend", search.items_by_query, finds_candidates=True),
+    Route("PUT", "/v1/items", "items", items.put_item, finds_candidates=True),
+    Route("DELETE", "/v1/items", "items", items.delete_item, finds_candidates=True),
     Route("GET", "/v1/users", "users", known_user),
-    Route("DELETE", "/v1/users", "erase", handlers.erase_user),
-    Route("GET", "/v1/popular", "recommend", handlers.popular),
-    Route("POST", "/v1/events", "events", handlers.events),
-    Route("GET", "/v1/items/{item_id}", "recommend", item_handlers.show_item, finds_candidates=True),
-    Route("PUT", "/v1/items/{item_id}", "items", item_handlers.put_item, finds_candidates=True),
-    Route("DELETE", "/v1/items/{item_id}", "items", item_handlers.delete_item, finds_candidates=True),
-    Route("POST", "/v1/items", "items", item_handlers.post_items, finds_candidates=True),
+    Route("DELETE", "/v1/users", "erase", lists.erase_user),
+    Route("GET", "/v1/popular", "recommend", lists.popular),
+    Route("POST", "/v1/events", "events", lists.events),
+    Route("GET", "/v1/items/{item_id}", "recommend", items.show_item, finds_candidates=True),
+    Route("PUT", "/v1/items/{item_id}", "items", items.put_item, finds_candidates=True),
+    Route("DELETE", "/v1/items/{item_id}", "items", items.delete_item, finds_candidates=True),
+    Route("POST", "/v1/items", "items", items.post_items, finds_candidates=True),
     Route("GET", "/v1/users/{user_id}", "users", known_user),
-    Route("DELETE", "/v1/users/{user_id}", "erase", handlers.erase_user),
-    Route("GET", "/v1/model", "recommend", handlers.model, finds_candidates=True),
-    Route("GET", "/healthz", None, handlers.healthz, finds_candidates=True),
-    Route("GET", "/readyz", None, handlers.readyz, finds_candidates=True),
-    Route("GET", "/openapi.json", None, handlers.openapi, finds_candidates=True),
-    Route("GET", "/docs", None, handlers.docs, finds_candidates=True),
+    Route("DELETE", "/v1/users/{user_id}", "erase", lists.erase_user),
+    Route("GET", "/v1/model", "recommend", lists.model, finds_candidates=True),
+    Route("GET", "/healthz", None, lists.healthz, finds_candidates=True),
+    Route("GET", "/readyz", None, lists.readyz, finds_candidates=True),
+    Route("GET", "/openapi.json", None, lists.openapi, finds_candidates=True),
+    Route("GET", "/docs", None, lists.docs, finds_candidates=True),
 )
 
 

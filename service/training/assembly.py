@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 
 from service.models.fold_in.settings import FoldIn
+from service.models.history.user_history import PURCHASE, RATING
 from service.models.neighbourhood import Neighbourhood
 from service.models.networks.networks import Networks
 from service.models.snapshot import ModelSnapshot
-from service.models.user_history import PURCHASE, RATING
 from service.training.algorithms import hyperparameters
 from service.training.interactions import Float32, Float64, Int32, Int64, Interactions
 from service.training.popularity_counts import decayed

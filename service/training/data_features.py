@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.models.features.feature_encoder import FeatureEncoder
-from service.models.networks.inputs import ItemFeatures
+from service.models.features.item_features import ItemFeatures
 from service.training.interactions import Int64, Interactions
 
 

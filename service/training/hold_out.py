@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.user_history import DISMISS
+from service.models.history.user_history import DISMISS
 from service.training.evaluation import splits
 from service.training.interactions import Int64, Interactions
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from service.config import Config
 from service.errors import ModelError, RecollectError
-from service.models import active_model, artefact, versions
-from service.models.rating_scale import RatingScale
+from service.models.files import active_model, artefact, versions
+from service.models.history.rating_scale import RatingScale
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.training.algorithms import registry

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.event_values import DEFAULT_VALUES, EVENT_SCALE
-from service.models.item_record import AttributeValue, ItemRecord
-from service.models.item_records import ItemRecords
-from service.models.rating_scale import RatingScale
+from service.models.history.event_values import DEFAULT_VALUES, EVENT_SCALE
+from service.models.history.rating_scale import RatingScale
+from service.models.items.record import AttributeValue, ItemRecord
+from service.models.items.records import ItemRecords
 from service.models.vocabulary import Vocabulary
 
 Progress = Callable[[str, int, int], None]

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from service.errors import RecollectError
 from service.models.fold_in.fold_in import fold_in
-from service.models.personal_lists import personal
-from service.models.scoring import TopNRequest
+from service.models.history.user_history import PURCHASE, RATING, UserHistory
+from service.models.ranking.personal_lists import personal
+from service.models.ranking.scoring import TopNRequest
 from service.models.snapshot import ModelSnapshot
-from service.models.user_history import PURCHASE, RATING, UserHistory
 from service.training.algorithms import hyperparameters, registry
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.evaluation.measures.relevance import relevant_items

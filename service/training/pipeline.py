@@ -1,8 +1,8 @@
 """One training, from data to a published version.
 
 Invariants: the published model is fitted on all data, with the settings and the seed of the measured one. A version
-appears only when it is complete (`service.models.artefact`). Interactions of a user before an erasure are not learnt,
-and a user erased during the training is not published.
+appears only when it is complete (`service.models.files.artefact`). Interactions of a user before an erasure are not
+learnt, and a user erased during the training is not published.
 """
 
 import dataclasses
@@ -17,10 +17,11 @@ import numpy as np
 from service.config import Config
 from service.errors import RunError, UsageError
 from service.executors.executor import executor_in_use
-from service.models import artefact, publication
-from service.models.erased_users import ErasedUsers, keep_permanently, user_keys, without_users
-from service.models.index.building import IndexRules
-from service.models.rating_scale import RatingScale
+from service.models.files import artefact
+from service.models.files.erased_users import ErasedUsers, keep_permanently, user_keys, without_users
+from service.models.history.rating_scale import RatingScale
+from service.models.publication import publication
+from service.models.publication.index_building import IndexRules
 from service.models.snapshot import ModelSnapshot
 from service.training import incumbent, measured_choice, promotion_report
 from service.training.algorithms.registry import DISTRIBUTED, ConfiguredAlgorithm

@@ -18,7 +18,7 @@ model of the demo data may always be replaced by one whose lists do not lose to 
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from service.models.activation import loses_to_popularity
+from service.models.publication.activation import loses_to_popularity
 from service.training.evaluation.measures.prediction_error import format_measure
 
 MUCH: Final = 1.25

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.history_weights import DAY_S, MOST_DISLIKES, HistoryWeights
-from service.models.user_history import UserHistory
+from service.models.history.user_history import UserHistory
+from service.models.history.weights import DAY_S, MOST_DISLIKES, HistoryWeights
 from service.training.assembly import event_types, time_ranks
 from service.training.interactions import Float32, Float64, Int32, Int64, Interactions
 

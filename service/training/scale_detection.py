@@ -12,9 +12,9 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.event_values import DEFAULT_VALUES, EVENT_SCALE, EventValues
-from service.models.rating_scale import RatingScale
-from service.models.user_history import RATING
+from service.models.history.event_values import DEFAULT_VALUES, EVENT_SCALE, EventValues
+from service.models.history.rating_scale import RatingScale
+from service.models.history.user_history import RATING
 from service.training.interactions import Float32, Interactions
 
 Origin: TypeAlias = Literal["declared", "model", "bulk", "data"]

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from service.config import Config
 from service.errors import DataError, ModelError, ModelRefused, UsageError
-from service.models import active_model, artefact, versions
-from service.models.activation import reason_against
+from service.models.files import active_model, artefact, versions
+from service.models.publication.activation import reason_against
 from service.training.data import datasets, demo
 from service.training.data.data_request import DataRequest, as_request
 

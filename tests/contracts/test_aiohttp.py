@@ -1,9 +1,9 @@
-"""The internals of aiohttp that `service.serving.protocol` depends on."""
+"""The internals of aiohttp that `service.serving.http.protocol` depends on."""
 
 import aiohttp
 from aiohttp import web
 
-from service.serving.protocol import Protocol
+from service.serving.http.protocol import Protocol
 
 # Read aiohttp/web_protocol.py of a new version before it is added here: `start` must still set `_waiter` only while it
 # waits for a request, keep parsed requests in `_messages`, and close an idle connection at

@@ -11,7 +11,9 @@ from service.generation.list_model import BulkModel
 from service.generation.shard_lists import shard_lists
 from service.generation.shard_users import ShardUsers
 from service.lists.list_request import ListRequest
-from service.models import artefact, erased_users, personal_lists, publication, scoring
+from service.models.files import artefact, erased_users
+from service.models.publication import publication
+from service.models.ranking import personal_lists, scoring
 from service.training.algorithms import hyperparameters, registry
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.registry import ConfiguredAlgorithm

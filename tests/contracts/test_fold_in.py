@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from service.lists.explanations import shares_of_user
 from service.lists.item_scores import ListUser
-from service.models import artefact, publication, scoring
+from service.models.files import artefact
 from service.models.fold_in.fold_in import fold_in
+from service.models.fold_in.representation import UserRepresentation
 from service.models.folded_user import folded_user
-from service.models.representation import UserRepresentation
+from service.models.history.user_history import DISMISS, PURCHASE, RATING, UserHistory
+from service.models.publication import publication
+from service.models.ranking import scoring
 from service.models.snapshot import ModelSnapshot
-from service.models.user_history import DISMISS, PURCHASE, RATING, UserHistory
 from service.training.algorithms import registry
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import datasets

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from service.models import scoring
+from service.models.ranking import scoring
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import datasets
 from service.training.evaluation import splits

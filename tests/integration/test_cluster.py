@@ -28,7 +28,7 @@ from service.executors.executor import MOST_DEATHS, Executor, WorkerEvent, using
 from service.executors.local_executor import LocalExecutor
 from service.executors.machine import Machine
 from service.executors.ray_executor import RayExecutor
-from service.models import publication
+from service.models.publication import publication
 from service.training.algorithms import registry
 from service.training.data import datasets
 from service.training.interactions import no_progress

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from service.client import Client, ClientError, Event
-from service.models import active_model
+from service.models.files import active_model
 from tests.integration.installation import DATA, Up
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "client.md"

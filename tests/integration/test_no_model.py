@@ -14,7 +14,7 @@ import pytest
 from ops.commands.balance import restart
 from service.config import Config
 from service.errors import ModelRefused
-from service.models.publication import activate
+from service.models.publication.publication import activate
 from service.models.snapshot import ModelSnapshot
 from tests.integration.balanced import BalancedInstallation, new_installation
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from service.generation.verification import users_of
-from service.models import active_model
+from service.models.files import active_model
+from service.models.publication.user_erasure import ModelUserEraser
 from service.models.snapshot import ModelSnapshot
-from service.models.user_erasure import ModelUserEraser
 from service.models.vocabulary import Vocabulary
 from telemetry.erasure.erasure import read_receipts
 from telemetry.pseudonym import Pseudonymiser

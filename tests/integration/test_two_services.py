@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from loadbalancer import roster
-from service.models import active_model, artefact, publication
+from service.models.files import active_model, artefact
+from service.models.publication import publication
 from service.models.snapshot import ModelSnapshot
 from tests.integration.installation import DATA, Up
 from tests.integration.load import Load, until

@@ -3,8 +3,8 @@
 import numpy as np
 
 from service.models.fold_in.settings import FoldIn
+from service.models.history.user_history import UserHistory
 from service.models.snapshot import ModelSnapshot
-from service.models.user_history import UserHistory
 from service.training.interactions import Float64
 
 

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.history_weights import HistoryWeights
+from service.models.history.user_history import UserHistory
+from service.models.history.weights import HistoryWeights
 from service.models.snapshot import ModelSnapshot
-from service.models.user_history import UserHistory
 from service.training.algorithms.kernels.decayed_pairs import PairWeights
 
 Table = NDArray[np.float64]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from service.models.user_history import UserHistory
+from service.models.history.user_history import UserHistory
 from service.training.assembly import event_types
 from service.training.interactions import Interactions
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.models.features.item_features import ItemFeatures
+from service.models.history.user_history import UserHistory
 from service.models.networks.category_tower import CategoryTower
 from service.models.networks.history_inputs import HistoryInputs
 from service.models.networks.history_tower import HistoryTower
-from service.models.networks.inputs import InputTables, ItemFeatures, UserInput
+from service.models.networks.inputs import InputTables, UserInput
 from service.models.networks.tower_outputs import TowerOutputs
-from service.models.user_history import UserHistory
 
 Numbers = list[float]
 

@@ -20,7 +20,7 @@ from service.metrics import Metrics, admission_metrics, candidate_metrics, colle
 from service.security.gate import Gate
 from service.security.key_file import KeyFile
 from service.security.key_watch import KeyWatcher
-from service.serving.admission import Admission
+from service.serving.http.admission import Admission
 from service.telemetry_metrics import consumer_metrics, log_note, producer_metrics
 from telemetry import notes
 from telemetry.archive.archive import Archive

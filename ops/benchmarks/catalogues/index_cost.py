@@ -20,11 +20,11 @@ from service.lists.filters.masks import FilterMasks
 from service.lists.item_scores import ListUser
 from service.lists.list_request import ListRequest
 from service.lists.pipeline import ListModel, make_list
-from service.models import scoring
-from service.models.index.building import IndexRules, build
-from service.models.item_record import ItemRecord
-from service.models.item_records import ItemRecords
-from service.models.scoring import TopNRequest
+from service.models.items.record import ItemRecord
+from service.models.items.records import ItemRecords
+from service.models.publication.index_building import IndexRules, build
+from service.models.ranking import scoring
+from service.models.ranking.scoring import TopNRequest
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 

@@ -20,9 +20,9 @@ import numpy as np
 
 from ops.benchmarks.catalogues.index_cost import made_up_model
 from service.lists.item_scores import ListUser
-from service.models.item_record import ItemRecord
-from service.models.item_records import ItemRecords
-from service.models.scoring import NO_ROWS
+from service.models.items.record import ItemRecord
+from service.models.items.records import ItemRecords
+from service.models.ranking.scoring import NO_ROWS
 from service.models.snapshot import ModelSnapshot
 from service.search.item_search import ItemSearch, find
 from service.search.text_index import TextIndex

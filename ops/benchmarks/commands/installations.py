@@ -188,7 +188,7 @@ def edge(
 ) -> int:
     """Measure lists of known and new users at the edge, one request after another."""
     from ops.benchmarks.installations import edge_latency
-    from service.models import active_model
+    from service.models.files import active_model
 
     plan = edge_latency.EdgePlan(n=n, requests=requests, seed=seed)
     with Workbench.temporary() as bench:

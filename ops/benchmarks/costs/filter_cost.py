@@ -17,8 +17,8 @@ from service.lists.filters.masks import FilterMasks
 from service.lists.item_scores import ListUser
 from service.lists.list_request import Boost, ListRequest
 from service.lists.pipeline import ListModel, make_list
-from service.models.item_record import ItemRecord
-from service.models.item_records import ItemRecords
+from service.models.items.record import ItemRecord
+from service.models.items.records import ItemRecords
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 

@@ -17,11 +17,11 @@ from threadpoolctl import threadpool_limits
 from ops.benchmarks.costs.random_towers import WINDOW, history_tower, sequence_tower
 from service.models.fold_in.fold_in import fold_in
 from service.models.fold_in.settings import METHODS, NETWORK, FoldIn
-from service.models.history_weights import HistoryWeights
+from service.models.history.user_history import UserHistory
+from service.models.history.weights import HistoryWeights
 from service.models.networks.network import UserTower
 from service.models.networks.networks import Networks
 from service.models.snapshot import ModelSnapshot
-from service.models.user_history import UserHistory
 from service.models.vocabulary import Vocabulary
 
 _NS_PER_US: Final = 1_000

@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.history_weights import HistoryWeights
+from service.models.history.weights import HistoryWeights
 from service.models.networks.history_inputs import HistoryInputs
 from service.models.networks.history_tower import HistoryTower
 from service.models.networks.network import UserTower

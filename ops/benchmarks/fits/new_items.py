@@ -19,7 +19,7 @@ from service.catalogue.live_items import LiveItems
 from service.catalogue.raters import Action, Raters, RaterState, key_of
 from service.catalogue.served_model import ServedModel
 from service.errors import RunError
-from service.models import scoring
+from service.models.ranking import scoring
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.training.algorithms.registry import ConfiguredAlgorithm

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from ops.benchmarks.measured_process import measured_main, run_measured
-from service.models import artefact
+from service.models.files import artefact
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import demo

@@ -9,8 +9,8 @@ from typing import Final
 from ops.drill.system.drilled_system import CONSUMER, DrilledSystem
 from ops.drill.system.recollect_commands import run_recollect
 from service.errors import RunError
-from service.models import publication
-from service.models.active_model import version as active_version
+from service.models.files.active_model import version as active_version
+from service.models.publication import publication
 
 _RESTART_LIMIT_S: Final = 90.0
 _SWAP_EVERY_S: Final = 3.0

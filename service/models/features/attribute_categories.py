@@ -12,7 +12,7 @@ from math import isfinite
 from typing import Any, TypeAlias
 
 from service.errors import ModelRefused
-from service.models.item_record import AttributeValue
+from service.models.items.record import AttributeValue
 
 GivenValue: TypeAlias = AttributeValue | None
 """The value of an attribute; None says that it is unknown."""

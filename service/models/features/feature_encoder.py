@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from service.errors import ModelRefused
 from service.models.features.attribute_categories import AttributeCategories, GivenValue
 from service.models.features.attribute_values import MAX_TEXTS, values_by_attribute
-from service.models.networks.inputs import ItemFeatures
+from service.models.features.item_features import ItemFeatures
 
 UNKNOWN: Final = 0
 # In a column for one text of an attribute with several.

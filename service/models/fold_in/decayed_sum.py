@@ -5,9 +5,9 @@ from numpy.typing import NDArray
 
 from service.models.fold_in.item_tables import ItemTables
 from service.models.fold_in.neighbour_sum import not_negligible
+from service.models.fold_in.representation import UserRepresentation
 from service.models.fold_in.settings import FoldIn
-from service.models.representation import UserRepresentation
-from service.models.user_history import UserHistory
+from service.models.history.user_history import UserHistory
 
 
 def decayed_sum(model: ItemTables, how: FoldIn, recent: UserHistory, seen: NDArray[np.int32]) -> UserRepresentation:

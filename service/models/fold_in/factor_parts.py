@@ -19,9 +19,9 @@ from service.models.fold_in.item_tables import ItemTables
 from service.models.fold_in.network_parts import network_parts
 from service.models.fold_in.rating_ridge import rating_system
 from service.models.fold_in.settings import NETWORK, FoldIn
+from service.models.history.user_history import UserHistory
 from service.models.networks.inputs import InputTables, UserInput
 from service.models.networks.network import OrderedTower
-from service.models.user_history import UserHistory
 
 Float64 = NDArray[np.float64]
 

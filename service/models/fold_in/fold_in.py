@@ -18,10 +18,10 @@ from service.models.fold_in.neighbour_sum import neighbour_sum
 from service.models.fold_in.network_user import network_user
 from service.models.fold_in.non_negative import non_negative
 from service.models.fold_in.rating_ridge import rating_ridge
+from service.models.fold_in.representation import UserRepresentation
 from service.models.fold_in.residual_sum import residual_sum
 from service.models.fold_in.settings import NETWORK, FoldIn
-from service.models.representation import UserRepresentation
-from service.models.user_history import UserHistory
+from service.models.history.user_history import UserHistory
 
 Method = Callable[[ItemTables, FoldIn, UserHistory, NDArray[np.int32]], UserRepresentation]
 _METHODS: Final[dict[str, Method]] = {

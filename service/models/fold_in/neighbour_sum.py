@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.models.fold_in.item_tables import ItemTables
+from service.models.fold_in.representation import UserRepresentation
 from service.models.fold_in.settings import FoldIn
-from service.models.representation import UserRepresentation
-from service.models.user_history import UserHistory
+from service.models.history.user_history import UserHistory
 
 _NO_FACTORS: Final = np.empty(0, dtype=np.float32)
 # Relative to the largest weight: below what float32 tables resolve.

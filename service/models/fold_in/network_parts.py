@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from service.models.fold_in.item_tables import ItemTables
 from service.models.fold_in.network_user import network_user
 from service.models.fold_in.settings import FoldIn
-from service.models.user_history import NO_HISTORY, UserHistory
+from service.models.history.user_history import NO_HISTORY, UserHistory
 
 # The latest interactions that are left out in turn; an explanation names a few items. Each costs a run of the tower.
 _MOST: Final = 50

@@ -4,10 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.models.fold_in.item_tables import ItemTables
+from service.models.fold_in.representation import UserRepresentation
 from service.models.fold_in.settings import FoldIn
+from service.models.history.user_history import UserHistory
 from service.models.networks.inputs import InputTables, UserInput
-from service.models.representation import UserRepresentation
-from service.models.user_history import UserHistory
 
 
 def network_user(

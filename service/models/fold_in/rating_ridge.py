@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from service.models.fold_in import ridge
 from service.models.fold_in.item_tables import ItemTables
+from service.models.fold_in.representation import UserRepresentation
 from service.models.fold_in.settings import FoldIn
-from service.models.representation import UserRepresentation
-from service.models.user_history import UserHistory
+from service.models.history.user_history import UserHistory
 
 
 class RatingSystem(NamedTuple):

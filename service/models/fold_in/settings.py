@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 
 from service.errors import ModelRefused
-from service.models.history_weights import HistoryWeights
+from service.models.history.weights import HistoryWeights
 
 NETWORK: Final = "network"
 # Each method, and the parameters that a model must give it; further ones have defaults.

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import ModelRefused
-from service.models.networks.inputs import ItemFeatures
+from service.models.features.item_features import ItemFeatures
 from service.models.networks.network import Tensors
 from service.models.networks.perceptron import Perceptron, require_finite
 from service.models.networks.tower_outputs import TowerOutputs

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import ModelRefused
-from service.models.history_weights import HistoryWeights
+from service.models.history.user_history import UserHistory
+from service.models.history.weights import HistoryWeights
 from service.models.networks.inputs import InputTables
 from service.models.networks.rating_unit import RatingUnit
-from service.models.user_history import UserHistory
 
 Float32 = NDArray[np.float32]
 # Ratings that a mean starts with, so that one rating says little.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.user_history import UserHistory
+from service.models.history.user_history import UserHistory
 
 Float32 = NDArray[np.float32]
 
@@ -22,18 +22,6 @@ class UserInput(NamedTuple):
     history: UserHistory
     attributes: NDArray[np.int32]
     own: Float32 | None = None
-
-
-class ItemFeatures(NamedTuple):
-    """The categories of m items.
-
-    Attributes:
-        indptr: Int64 (m + 1,), where the categories of each item begin and end in `ids`.
-        ids: Int32, ascending within an item, each once; 0 for an unknown category.
-    """
-
-    indptr: NDArray[np.int64]
-    ids: NDArray[np.int32]
 
 
 class TowerOutput(NamedTuple):

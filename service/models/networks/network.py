@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.networks.inputs import InputTables, ItemFeatures, TowerOutput, UserInput
+from service.models.features.item_features import ItemFeatures
+from service.models.networks.inputs import InputTables, TowerOutput, UserInput
 
 Tensors = Mapping[str, NDArray[Any]]
 

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import ModelRefused
+from service.models.history.user_history import DISMISS
 from service.models.networks.inputs import InputTables, TowerOutput, UserInput
 from service.models.networks.network import Tensors
 from service.models.networks.transformer_block import Float32, TransformerBlock, layer_norm
-from service.models.user_history import DISMISS
 
 _FINAL: Final = ("norm.weight", "norm.bias")
 

@@ -18,8 +18,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models import scoring
-from service.models.history_weights import HistoryWeights
+from service.models.history.weights import HistoryWeights
+from service.models.ranking import scoring
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows

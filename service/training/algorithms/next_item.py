@@ -26,7 +26,7 @@ from scipy.sparse import csr_array
 
 from service.executors.executor import executor_in_use
 from service.models.fold_in.settings import FoldIn
-from service.models.history_weights import HistoryWeights
+from service.models.history.weights import HistoryWeights
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import next_item_factors, next_item_lists, next_item_validation

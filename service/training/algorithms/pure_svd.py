@@ -10,7 +10,7 @@ random walk between users and items). So scores are r_u, projected on k directio
 less, and returned to the space of r_u. The factor D_u^-a of a user is left out: it changes no order.
 
 A user's vector is a sum of the rows of D_i^-b V, the input factors, in which later interactions weigh more
-(`service.models.history_weights`). N is of all interactions alike, without dislikes. tests/reference/pure_svd.py is the
+(`service.models.history.weights`). N is of all interactions alike, without dislikes. tests/reference/pure_svd.py is the
 slow equivalent.
 
 Invariant: the result depends on data, hyperparameters and generator alone, and on no number of threads or workers, see

@@ -6,7 +6,7 @@ Ratings count as they are: a fold-in solves what the trainer solved for the user
 from typing import Any, Final
 
 from service.models.fold_in.settings import FoldIn
-from service.models.history_weights import HistoryWeights
+from service.models.history.weights import HistoryWeights
 from service.training.algorithms.kernels.factor_training import learning_rates
 from service.training.algorithms.kernels.rating_unit import Unit
 

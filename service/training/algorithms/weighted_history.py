@@ -1,13 +1,13 @@
 """Hyperparameters of what an interaction says about its user: how recent it is, its type, and whether it is a dislike.
 
 They are those of every algorithm whose users are sums or solutions over weighted interactions. A weight counts alike
-in the training and in the fold-in of live events, because the model publishes it (`service.models.history_weights`).
+in the training and in the fold-in of live events, because the model publishes it (`service.models.history.weights`).
 """
 
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from service.models.history_weights import HistoryWeights
+from service.models.history.weights import HistoryWeights
 from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.interactions import Interactions
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import DataError, NothingArchived
-from service.models.user_history import RATING
+from service.models.history.user_history import RATING
 from service.models.vocabulary import Vocabulary
 from service.training.data import demo, sources
 from service.training.data.data_request import DEFAULT_OPTIONS, DataRequest, ReadOptions, as_request

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import DataError
-from service.models.event_values import EVENT_RANKS, EVENT_VALUES, RATING_RANK
-from service.models.rating_scale import RatingScale
-from service.models.user_history import PURCHASE, RATING
+from service.models.history.event_values import EVENT_RANKS, EVENT_VALUES, RATING_RANK
+from service.models.history.rating_scale import RatingScale
+from service.models.history.user_history import PURCHASE, RATING
 from service.training.data.row_collector import SourceRows
 from service.training.interactions import Int32, Int64, ItemCatalogue, ReadReport, UserCatalogue
 from telemetry.pseudonym import Pseudonymiser

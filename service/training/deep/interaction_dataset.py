@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from service.models.history_weights import HistoryWeights
+from service.models.history.weights import HistoryWeights
 from service.training.data_features import DataFeatures, features_of_items
 from service.training.interactions import Int64, Interactions
 from service.training.recent_histories import RecentHistories

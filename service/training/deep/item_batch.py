@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from service.models.networks.inputs import ItemFeatures
+from service.models.features.item_features import ItemFeatures
 from service.training.data_features import features_of_items
 from service.training.deep.share import Rows
 from service.training.interactions import Int64

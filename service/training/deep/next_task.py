@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.history_weights import HistoryWeights
+from service.models.history.weights import HistoryWeights
 from service.models.networks.history_inputs import HistoryInputs
 from service.training.data_features import DataFeatures
 from service.training.deep.loaders import rows_of_step

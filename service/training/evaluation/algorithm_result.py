@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from service.errors import TrainingDiverged, UsageError
-from service.models import artefact
+from service.models.files import artefact
 from service.training.algorithms import hyperparameters
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.evaluation import leakage, peak_memory, resampling

@@ -1,7 +1,7 @@
 """The lists that a model would serve, for many users at once, as one array.
 
-Invariant: `service.models.personal_lists` makes them from the snapshot, as in a replica: the whole catalogue without
-the user's training items. So a measure of them is a measure of what is served.
+Invariant: `service.models.ranking.personal_lists` makes them from the snapshot, as in a replica: the whole catalogue
+without the user's training items. So a measure of them is a measure of what is served.
 """
 
 from typing import Final
@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.personal_lists import personal
-from service.models.scoring import TopNRequest
+from service.models.ranking.personal_lists import personal
+from service.models.ranking.scoring import TopNRequest
 from service.models.snapshot import ModelSnapshot
 from service.training.interactions import Int64
 

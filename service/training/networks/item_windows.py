@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from service.models.user_history import DISMISS
+from service.models.history.user_history import DISMISS
 from service.training.assembly import event_types, time_ranks
 from service.training.deep.share import Rows, Share
 from service.training.interactions import Int64, Interactions

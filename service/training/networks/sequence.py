@@ -21,7 +21,7 @@ import torch
 
 from service.errors import UsageError
 from service.models.fold_in.settings import NETWORK, FoldIn
-from service.models.history_weights import HistoryWeights
+from service.models.history.weights import HistoryWeights
 from service.models.networks.networks import Networks
 from service.models.networks.sequence import SequenceTower
 from service.models.snapshot import ModelSnapshot

@@ -16,7 +16,7 @@ from typing import Annotated, Final
 import numpy as np
 import torch
 
-from service.models.history_weights import HistoryWeights
+from service.models.history.weights import HistoryWeights
 from service.models.networks.history_inputs import HistoryInputs
 from service.models.networks.rating_unit import RatingUnit
 from service.models.networks.tower_outputs import TowerOutputs

@@ -18,8 +18,8 @@ from ops.options.period import Period
 from service.config import Config
 from service.generation.list_erasure import GeneratedListEraser
 from service.generation.output_folder import OutputFolder
+from service.models.publication.user_erasure import ModelUserEraser
 from service.models.snapshot import ModelSnapshot
-from service.models.user_erasure import ModelUserEraser
 from telemetry.archive.archive import Archive
 from telemetry.archive.archive_files import DEAD_LETTERS
 from telemetry.archive.compaction import compact

@@ -18,7 +18,7 @@ from ops import loadtest
 from ops.checks import access, software, state
 from ops.commands.doctor import CHECKS, doctor, run_check
 from service.config import Config
-from service.models import publication
+from service.models.publication import publication
 from service.models.snapshot import ModelSnapshot
 from service.security.api_key import new_key
 from service.security.key_file import KeyFile

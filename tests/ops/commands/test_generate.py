@@ -15,8 +15,8 @@ from pyarrow import parquet
 from service.config import Config
 from service.generation.list_erasure import GeneratedListEraser
 from service.generation.output_folder import OutputFolder
-from service.models import active_model, artefact
-from service.models.user_erasure import ModelUserEraser
+from service.models.files import active_model, artefact
+from service.models.publication.user_erasure import ModelUserEraser
 from service.training import pipeline
 from telemetry.pseudonym import Pseudonymiser
 from tests.support.archives.stored_state import with_state

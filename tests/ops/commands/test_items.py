@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ops.commands import item_import, items
 from ops.commands.item_import import BATCH_BYTES, batches
 from ops.console.command_runner import run
-from service.serving.context import ReplicaContext
+from service.serving.replica.context import ReplicaContext
 from tests.support.replicas.replica_app import Client, recorded_events
 
 Call = Callable[..., Awaitable[tuple[int, str, str]]]

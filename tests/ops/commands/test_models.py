@@ -11,7 +11,8 @@ import pytest
 from ops.cli import application
 from ops.console.command_runner import run
 from service.config import Config
-from service.models import active_model, artefact, publication
+from service.models.files import active_model, artefact
+from service.models.publication import publication
 from service.models.snapshot import ModelSnapshot
 from service.training import pipeline
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from service.config import Config
-from service.models import active_model, artefact, scoring
-from service.models.scoring import TopNRequest
+from service.models.files import active_model, artefact
+from service.models.ranking import scoring
+from service.models.ranking.scoring import TopNRequest
 from service.models.snapshot import ModelSnapshot
 from service.training import pipeline
 from tests.support.archives.stored_state import with_state

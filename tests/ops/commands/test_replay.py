@@ -17,18 +17,18 @@ from service.config import Config
 from service.errors import RunError
 from service.lists.settings import ExplorationConfig
 from service.metrics import Metrics
-from service.models import artefact
+from service.models.files import artefact
 from service.models.fold_in.settings import FoldIn
-from service.models.history_weights import HistoryWeights
-from service.models.item_record import ItemRecord
-from service.models.item_records import ItemRecords
+from service.models.history.weights import HistoryWeights
+from service.models.items.record import ItemRecord
+from service.models.items.records import ItemRecords
 from service.models.snapshot import ModelSnapshot
 from service.models.user_clusters import UserClusters
 from service.replay.rebuilding import rests_on_raters
 from service.serving.app import build_app
-from service.serving.context import ReplicaContext
-from service.serving.list_level import LEVELS
-from service.serving.store import ModelStore
+from service.serving.model.store import ModelStore
+from service.serving.ranking.list_level import LEVELS
+from service.serving.replica.context import ReplicaContext
 from telemetry.batch import Position
 from telemetry.events import ItemChange, decode
 from telemetry.live.live_event import LIVE_TYPES, live_event

@@ -14,7 +14,7 @@ import typer
 from ops.commands.search import command
 from ops.console.command_runner import run
 from ops.console.search_watch import SearchWatch
-from service.models import artefact, versions
+from service.models.files import artefact, versions
 from service.training.search.search_run import SearchProgress
 from tests.support.machines.pseudo_terminal import run_with_terminal_stderr
 

@@ -13,7 +13,7 @@ import pytest
 from ops.commands.train import command
 from service.config import Config
 from service.errors import DataError
-from service.models import active_model, artefact, versions
+from service.models.files import active_model, artefact, versions
 from tests.support.machines.pseudo_terminal import run_with_terminal_stderr
 
 ROOT = Path(__file__).resolve().parents[3]

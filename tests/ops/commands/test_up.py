@@ -10,8 +10,8 @@ import pytest
 from ops.commands.up import ModelOptions, ensure_model
 from service.config import Config, ModelConfig
 from service.errors import UsageError
-from service.models import active_model
-from service.models.erased_users import ErasedUsers
+from service.models.files import active_model
+from service.models.files.erased_users import ErasedUsers
 from service.training import pipeline
 from service.training.data.data_request import as_request
 

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from ops.load.http_connection import HttpClient
 from ops.load.population import Population, Target, discover, read_ids
 from service.errors import DataError, RunError
-from service.models import publication
+from service.models.publication import publication
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from service.api.reply import COMMON_HEADERS, Reply
 from service.config import ServerConfig
-from service.serving.listener import Listener
+from service.serving.http.listener import Listener
 
 BODIES = {"json": (b'{"a": 1}', "application/json"), "text": ("é,1\n".encode(), "text/plain; charset=utf-8")}
 VARIANTS = ["plain", "header", "forced close"]

@@ -3,8 +3,8 @@
 import pytest
 
 from service.catalogue.catalogue import Catalogue, overlaid
-from service.models.item_record import ItemRecord
-from service.models.item_records import ItemRecords
+from service.models.items.record import ItemRecord
+from service.models.items.records import ItemRecords
 from service.models.vocabulary import Vocabulary
 
 

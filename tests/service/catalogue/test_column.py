@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from service.catalogue.catalogue import Catalogue, live_columns, model_columns, of_model
 from service.errors import ModelRefused
-from service.models.item_record import AttributeValue, ItemRecord
-from service.models.item_records import ItemRecords
+from service.models.items.record import AttributeValue, ItemRecord
+from service.models.items.records import ItemRecords
 from service.models.vocabulary import Vocabulary
 
 texts = st.sampled_from(["Comedy", "Drama", "War", "", "ünï", "10"])

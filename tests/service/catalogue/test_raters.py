@@ -11,10 +11,10 @@ from service.catalogue import raters
 from service.catalogue.live_items import LiveItems
 from service.catalogue.raters import Action, RaterIndex, RaterState, UserRows, key_of, liking_rows
 from service.catalogue.served_model import ServedModel
-from service.models import scoring
-from service.models.item_record import ItemRecord
-from service.models.item_records import ItemRecords
+from service.models.items.record import ItemRecord
+from service.models.items.records import ItemRecords
 from service.models.neighbourhood import Neighbourhood
+from service.models.ranking import scoring
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from telemetry.batch import EventPosition

@@ -9,10 +9,10 @@ from scipy.sparse import csr_array
 
 from service.catalogue.live_items import LiveItems
 from service.catalogue.served_model import ServedModel
-from service.models import scoring
-from service.models.item_record import ItemRecord
-from service.models.item_records import ItemRecords
+from service.models.items.record import ItemRecord
+from service.models.items.records import ItemRecords
 from service.models.neighbourhood import Neighbourhood
+from service.models.ranking import scoring
 from service.models.snapshot import ModelSnapshot
 from telemetry.batch import EventPosition
 from telemetry.events import ItemChange

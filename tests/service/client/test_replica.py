@@ -21,7 +21,7 @@ from service.client import (
     SessionItem,
     UsedFeatures,
 )
-from service.serving.context import ReplicaContext
+from service.serving.replica.context import ReplicaContext
 from tests.support.replicas import replica_app
 from tests.support.replicas.replica_app import recorded_events
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from service.generation import selection
 from service.generation.block_lists import BlockUsers, best_items
 from service.generation.item_table import ItemTable
-from service.models import scoring
+from service.models.ranking import scoring
 from service.models.snapshot import ModelSnapshot
 
 Make = Callable[..., ModelSnapshot]

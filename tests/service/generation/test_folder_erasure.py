@@ -26,7 +26,7 @@ from service.generation.shard_format import LAYOUTS, Layout
 from service.generation.shard_source import ShardSource
 from service.generation.verification import users_of, verify
 from service.lists.list_request import ListRequest
-from service.models.erased_users import ErasedUsers
+from service.models.files.erased_users import ErasedUsers
 from service.models.snapshot import ModelSnapshot
 from telemetry.failpoints import FAILPOINTS, Failpoints
 from telemetry.pseudonym import Pseudonymiser

@@ -15,11 +15,11 @@ from service.lists.filters.masks import FilterMask, FilterMasks
 from service.lists.item_scores import ListUser, of_user
 from service.lists.list_request import ListRequest
 from service.lists.pipeline import ListModel, make_list, plain_list
-from service.models import scoring
-from service.models.index.building import IndexRules, build
 from service.models.index.item_index import ItemIndex
-from service.models.personal_lists import personal
-from service.models.scoring import TopNRequest
+from service.models.publication.index_building import IndexRules, build
+from service.models.ranking import scoring
+from service.models.ranking.personal_lists import personal
+from service.models.ranking.scoring import TopNRequest
 from tests.support.models.attribute_columns import Attributes
 from tests.support.models.clustered_model import N_USERS, clustered_model
 from tests.support.models.list_world import ListCatalogue, networks

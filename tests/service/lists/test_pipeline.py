@@ -17,8 +17,8 @@ from service.lists.item_scores import ListUser
 from service.lists.list_request import Boost, ListRequest, Pin
 from service.lists.pipeline import ListModel, MadeList, make_list, plain_list
 from service.lists.sessions import SessionItem, with_session
-from service.models import scoring, similarity
-from service.models.personal_lists import personal
+from service.models.ranking import scoring, similarity
+from service.models.ranking.personal_lists import personal
 from service.models.snapshot import ModelSnapshot
 from tests.reference.lists import ListedItem, Shelf, whole_list
 from tests.support.models.list_world import N_USERS, SIZES, ListCatalogue, World, world

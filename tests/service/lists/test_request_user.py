@@ -11,8 +11,8 @@ from service.lists.list_request import ListRequest
 from service.lists.request_user import feature_use, known_features, request_user
 from service.lists.sessions import SessionItem, with_session
 from service.models.fold_in.fold_in import fold_in
+from service.models.history.user_history import NO_HISTORY
 from service.models.snapshot import ModelSnapshot
-from service.models.user_history import NO_HISTORY
 from tests.support.models.attribute_columns import ListedColumns
 from tests.support.networks import tiny_networks
 

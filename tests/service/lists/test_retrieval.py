@@ -13,10 +13,10 @@ from service.lists.item_scores import ListUser
 from service.lists.list_request import ListRequest
 from service.lists.pipeline import make_list
 from service.lists.retrieval import retrieved_rows
-from service.models import scoring
 from service.models.networks.networks import Networks
-from service.models.personal_lists import personal, personal_among
-from service.models.scoring import TopNRequest
+from service.models.ranking import scoring
+from service.models.ranking.personal_lists import personal, personal_among
+from service.models.ranking.scoring import TopNRequest
 from tests.support.models.list_world import SIZES, world
 from tests.support.networks.tiny_networks import DistanceRanker, MeanTower
 

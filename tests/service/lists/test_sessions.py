@@ -10,9 +10,9 @@ from service.lists.item_scores import ListUser
 from service.lists.sessions import SessionItem, with_session
 from service.models.fold_in.fold_in import fold_in
 from service.models.fold_in.settings import FoldIn
-from service.models.history_weights import HistoryWeights
+from service.models.history.user_history import CLICK, DISMISS, PURCHASE, RATING, VIEW
+from service.models.history.weights import HistoryWeights
 from service.models.snapshot import ModelSnapshot
-from service.models.user_history import CLICK, DISMISS, PURCHASE, RATING, VIEW
 
 MakeSnapshot = Callable[..., ModelSnapshot]
 

@@ -13,9 +13,9 @@ from service.lists.sessions import SessionItem
 from service.lists.stated_taste import taste_rows
 from service.models.fold_in.fold_in import fold_in
 from service.models.fold_in.settings import FoldIn
-from service.models.history_weights import HistoryWeights
+from service.models.history.user_history import RATING, UserHistory
+from service.models.history.weights import HistoryWeights
 from service.models.snapshot import ModelSnapshot
-from service.models.user_history import RATING, UserHistory
 from tests.support.models.attribute_columns import ListedColumns
 
 MakeSnapshot = Callable[..., ModelSnapshot]

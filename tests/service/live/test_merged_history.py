@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from service.live.live_state import LiveState
 from service.live.live_users import LiveUsers
 from service.live.merged_history import merged_history
-from service.models.event_values import EVENT_RANKS, EVENT_VALUES
 from service.models.fold_in.settings import FoldIn
-from service.models.history_weights import HistoryWeights
+from service.models.history.event_values import EVENT_RANKS, EVENT_VALUES
+from service.models.history.user_history import EVENT_TYPES
+from service.models.history.weights import HistoryWeights
 from service.models.snapshot import ModelSnapshot
-from service.models.user_history import EVENT_TYPES
 from service.training.algorithms.popularity import PopularityConfig
 from service.training.assembly import assemble
 from telemetry.batch import Position

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from service.live.live_state import LiveState
 from service.live.live_users import LiveUser, LiveUsers
 from service.models.fold_in.settings import NETWORK, FoldIn
-from service.models.history_weights import HistoryWeights
+from service.models.history.weights import HistoryWeights
 from service.models.networks.inputs import InputTables, TowerOutput, UserInput
 from service.models.networks.networks import Networks
 from service.models.snapshot import ModelSnapshot

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.live.user_worker import _MOST_AHEAD, UserWorker
-from service.models.representation import UserRepresentation
+from service.models.fold_in.representation import UserRepresentation
 
 
 def user(number: float) -> UserRepresentation:

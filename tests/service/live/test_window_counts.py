@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from service.lists.popular_window import window_s
 from service.live.window_counts import COUNTED_TYPES, window_counts
 from service.models.snapshot import ModelSnapshot
-from service.serving.context import ReplicaContext
+from service.serving.replica.context import ReplicaContext
 from telemetry.batch import Position
 from telemetry.live.event_layer import EventLayer, write_layer
 from telemetry.live.live_event import LiveEvent

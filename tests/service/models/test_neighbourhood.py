@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.errors import ModelRefused
-from service.models import artefact, erased_users, publication, scoring
+from service.models.files import artefact, erased_users
 from service.models.neighbourhood import Combine, Neighbourhood, Over, Signal
+from service.models.publication import publication
+from service.models.ranking import scoring
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from tests.support.models.similar_list import similar_list

@@ -10,13 +10,14 @@ from service.lists.filters.masks import FilterMasks
 from service.lists.item_scores import ListUser
 from service.lists.list_request import ListRequest
 from service.lists.pipeline import ListModel, make_list
-from service.models import artefact, publication
-from service.models.index.building import IndexRules
+from service.models.files import artefact
 from service.models.index.library import MISSING
+from service.models.publication import publication
+from service.models.publication.index_building import IndexRules
 from service.models.snapshot import ModelSnapshot
 from service.replay.evidence import Evidence
 from service.replay.rebuilding import Rebuilder, Rebuilt
-from service.serving.ranked_list import RankedList
+from service.serving.lists.ranked_list import RankedList
 from telemetry.events import Served
 from telemetry.ids import uuid7
 from telemetry.pseudonym import Pseudonymiser

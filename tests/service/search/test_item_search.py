@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.lists.item_scores import ListUser
-from service.models.item_record import ItemRecord
-from service.models.item_records import ItemRecords
-from service.models.scoring import NO_ROWS
+from service.models.items.record import ItemRecord
+from service.models.items.records import ItemRecords
+from service.models.ranking.scoring import NO_ROWS
 from service.models.snapshot import ModelSnapshot
 from service.search import item_search
 from service.search.item_search import ItemSearch, SearchResult, find

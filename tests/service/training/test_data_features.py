@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.models.features.feature_encoder import FeatureEncoder
-from service.models.item_record import ItemRecord
-from service.models.item_records import ItemRecords
+from service.models.items.record import ItemRecord
+from service.models.items.records import ItemRecords
 from service.training.data_features import DataFeatures, features_of_items
 from service.training.interactions import Interactions, ItemCatalogue, UserCatalogue
 from tests.support.interactions import rated

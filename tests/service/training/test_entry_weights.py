@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import UsageError
-from service.models.history_weights import HistoryWeights
+from service.models.history.user_history import EVENT_TYPES
+from service.models.history.weights import HistoryWeights
 from service.models.snapshot import ModelSnapshot
-from service.models.user_history import EVENT_TYPES
 from service.training.algorithms.popularity import PopularityConfig
 from service.training.algorithms.weighted_history import DEFAULT_HALF_LIFE, WeightedHistory
 from service.training.assembly import assemble, history_entries

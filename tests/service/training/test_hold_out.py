@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.models.user_history import DISMISS
+from service.models.history.user_history import DISMISS
 from service.training import hold_out as module
 from service.training.hold_out import hold_out
 from service.training.interactions import Interactions

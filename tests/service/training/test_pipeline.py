@@ -10,8 +10,8 @@ import pytest
 
 from service.config import Config, ModelConfig
 from service.errors import DataError, RunError, TrainingDiverged, UsageError
-from service.models import active_model, artefact, versions
-from service.models.rating_scale import RatingScale
+from service.models.files import active_model, artefact, versions
+from service.models.history.rating_scale import RatingScale
 from service.training import pipeline
 from service.training.data import datasets
 from service.training.interactions import Interactions
@@ -272,7 +272,7 @@ class TestTrain:
         """The next training removes the temporary of one killed while writing."""
         program = (
             "import os, signal, sys; from pathlib import Path; from service.config import Config; "
-            "from service.models import published_files as files; from service.training import pipeline\n"
+            "from service.models.files import published_files as files; from service.training import pipeline\n"
             "write = files.write\n"
             "def deadly(path, content):\n"
             "    write(path, content)\n"

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.models.event_types import EVENT_TYPES
-from service.models.history_weights import HistoryWeights
-from service.models.user_history import UserHistory
+from service.models.history.event_types import EVENT_TYPES
+from service.models.history.user_history import UserHistory
+from service.models.history.weights import HistoryWeights
 from service.training.algorithms.popularity import PopularityConfig
 from service.training.assembly import assemble
 from service.training.interactions import Interactions

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from service.models.rating_scale import RatingScale
+from service.models.history.rating_scale import RatingScale
 from service.training.scale_detection import SettledScale, bulk_of, settle
 from tests.support.interactions import rated
 

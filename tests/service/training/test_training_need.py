@@ -7,7 +7,7 @@ import pytest
 
 from service.config import Config
 from service.errors import DataError, ModelRefused, UsageError
-from service.models import versions
+from service.models.files import versions
 from service.training import pipeline
 from service.training.data.data_request import as_request
 from service.training.training_need import needed_training

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from service.lists.filters.masks import FilterMasks
 from service.lists.pipeline import ListModel
 from service.models.fold_in.settings import FoldIn
-from service.models.history_weights import HistoryWeights
+from service.models.history.weights import HistoryWeights
 from service.models.neighbourhood import Neighbourhood
 from service.models.networks.networks import Networks
 from service.models.snapshot import ModelSnapshot

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from service.errors import ModelRefused
 from service.models.features.feature_encoder import Attributes, FeatureEncoder
+from service.models.features.item_features import ItemFeatures
 from service.models.fold_in.fold_in import fold_in
 from service.models.fold_in.settings import NETWORK, FoldIn
-from service.models.history_weights import HistoryWeights
+from service.models.history.weights import HistoryWeights
 from service.models.networks import kinds
-from service.models.networks.inputs import InputTables, ItemFeatures, TowerOutput, UserInput
+from service.models.networks.inputs import InputTables, TowerOutput, UserInput
 from service.models.networks.network import Tensors
 from service.models.networks.networks import Networks
 from service.models.snapshot import ModelSnapshot

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from service.security.api_key import new_key
 from service.security.keyring import Keyring
 from service.serving.app import build_app
-from service.serving.context import ReplicaContext
-from service.serving.listener import Listener
+from service.serving.http.listener import Listener
+from service.serving.replica.context import ReplicaContext
 
 
 class RawAnswer(NamedTuple):

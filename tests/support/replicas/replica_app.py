@@ -12,11 +12,11 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from service.config import Config
 from service.metrics import Metrics
-from service.models import artefact
+from service.models.files import artefact
 from service.models.snapshot import ModelSnapshot
 from service.serving.app import build_app
-from service.serving.context import ReplicaContext
-from service.serving.store import ModelStore
+from service.serving.model.store import ModelStore
+from service.serving.replica.context import ReplicaContext
 from telemetry.archive.schema_1 import expand
 from telemetry.producer import Producer
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream

@@ -12,11 +12,11 @@ from service.candidates.candidate_client import CandidateClient
 from service.candidates.settings import CandidatesConfig
 from service.config import Config
 from service.metrics import Metrics
-from service.models import active_model, artefact
+from service.models.files import active_model, artefact
 from service.models.roles import Role
 from service.serving.app import build_app
-from service.serving.context import ReplicaContext
-from service.serving.store import ModelStore
+from service.serving.model.store import ModelStore
+from service.serving.replica.context import ReplicaContext
 from telemetry.batch import Position
 from telemetry.events import ItemChange, decode
 from telemetry.live.live_feed_reader import FeedBatch

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from service.models.history_weights import DAY_S, HistoryWeights
-from service.models.user_history import RATING
+from service.models.history.user_history import RATING
+from service.models.history.weights import DAY_S, HistoryWeights
 from service.training.assembly import HistoryEntries
 from service.training.interactions import Float32, Int32, Int64
 

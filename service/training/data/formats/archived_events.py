@@ -16,8 +16,8 @@ from typing import Final
 import numpy as np
 
 from service.errors import DataError, NothingArchived
-from service.models.event_values import EVENT_RANKS, EVENT_VALUES
-from service.models.user_history import EVENT_TYPES
+from service.models.history.event_values import EVENT_RANKS, EVENT_VALUES
+from service.models.history.user_history import EVENT_TYPES
 from service.training.data.field_values import number_text, parse_number, parse_time, printable
 from service.training.data.row_collector import RowBatch, RowCollector, SourceRows
 from service.training.interactions import Progress

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Final
 
-from service.models.item_record import AttributeValue
+from service.models.items.record import AttributeValue
 from service.training.data.formats import column_roles
 
 _ATTRIBUTES_LIMIT: Final = 32

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import orjson
 
 from service.errors import DataError
-from service.models.item_record import AttributeValue
+from service.models.items.record import AttributeValue
 from service.training.data.data_request import ReadOptions
 from service.training.data.field_values import id_text, parse_id, printable
 from service.training.data.files.text_file import BYTE_ORDER_MARK, open_text

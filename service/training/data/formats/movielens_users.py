@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from service.models.item_record import AttributeValue
+from service.models.items.record import AttributeValue
 from service.training.data.field_values import parse_id
 from service.training.data.files.text_file import COMPRESSED_SUFFIXES
 from service.training.interactions import UserCatalogue

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from service.models.features.item_features import ItemFeatures
 from service.models.networks.category_tower import CategoryTower
-from service.models.networks.inputs import InputTables, ItemFeatures
+from service.models.networks.inputs import InputTables
 from service.training.deep.onnx.layers import Layers, split
 from service.training.deep.onnx.onnx_form import Named, OnnxForm
 

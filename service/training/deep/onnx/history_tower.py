@@ -1,7 +1,7 @@
 """The ONNX form of a user tower over a history.
 
 Inputs: `history`, int64 (n,), item rows within the window, oldest first; `weights`, float32 (n,), those of
-`service.models.history_weights`, 1 for a rating that is no dislike; `ratings`, float32 (n,), on the rating scale;
+`service.models.history.weights`, 1 for a rating that is no dislike; `ratings`, float32 (n,), on the rating scale;
 `attributes`, int64 (c,), a category of each column of users, 0 for an unknown one. Outputs: `factors`, float32 (k,),
 and `bias`, float32 (), which is added to every score.
 """
@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from service.models.history.user_history import RATING, UserHistory
 from service.models.networks.history_inputs import LOG_UNIT, MEAN_COUNT
 from service.models.networks.history_tower import HistoryTower
 from service.models.networks.inputs import InputTables, UserInput
 from service.models.networks.rating_unit import GRID, LARGEST, RatingUnit
-from service.models.user_history import RATING, UserHistory
 from service.training.deep.onnx.layers import Layers, split
 from service.training.deep.onnx.onnx_form import Named, OnnxForm
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from service.models.history.user_history import RATING, UserHistory
 from service.models.networks.inputs import InputTables, UserInput
 from service.models.networks.sequence import SequenceTower
-from service.models.user_history import RATING, UserHistory
 from service.training.deep.onnx.onnx_form import Named, OnnxForm
 from service.training.networks.transformer import Transformer
 

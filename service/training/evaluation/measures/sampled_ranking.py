@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from service.models.personal_lists import personal_among
-from service.models.scoring import TopNRequest
+from service.models.ranking.personal_lists import personal_among
+from service.models.ranking.scoring import TopNRequest
 from service.models.snapshot import ModelSnapshot
 from service.training.evaluation.measures.beyond_accuracy import Lists
 from service.training.evaluation.measures.per_user import MeasureName, Tally, ranking_tallies

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from service.models.personal_lists import personal
-from service.models.scoring import TopNRequest, exact_scores
+from service.models.ranking.personal_lists import personal
+from service.models.ranking.scoring import TopNRequest, exact_scores
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.interactions import Int64

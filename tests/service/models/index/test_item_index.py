@@ -12,14 +12,16 @@ import pytest
 
 from service.catalogue.extended_snapshot import NewRows, extended
 from service.errors import ModelRefused
-from service.models import artefact, publication, scoring
-from service.models.erased_users import without_users
+from service.models.files import artefact
+from service.models.files.erased_users import without_users
+from service.models.files.index_file import FILE
+from service.models.fold_in.representation import UserRepresentation
 from service.models.index import library
-from service.models.index.building import IndexRules, build
-from service.models.index.index_file import FILE
-from service.models.index.indexed_best import indexed_best
-from service.models.representation import UserRepresentation
-from service.models.scoring import Ranking, TopNRequest
+from service.models.publication import publication
+from service.models.publication.index_building import IndexRules, build
+from service.models.ranking import scoring
+from service.models.ranking.indexed_best import indexed_best
+from service.models.ranking.scoring import Ranking, TopNRequest
 from service.models.snapshot import ModelSnapshot
 from tests.support.models.clustered_model import N_USERS, clustered_model
 

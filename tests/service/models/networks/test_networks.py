@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from service.errors import ModelRefused
-from service.models import artefact, publication
-from service.models.erased_users import without_users
 from service.models.features.feature_encoder import Attributes, FeatureEncoder
+from service.models.files import artefact
+from service.models.files.erased_users import without_users
 from service.models.fold_in.fold_in import fold_in
 from service.models.folded_user import folded_user
+from service.models.publication import publication
 from service.models.snapshot import ModelSnapshot
 from tests.support.networks import tiny_networks
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import ModelRefused
+from service.models.history.user_history import DISMISS, RATING, UserHistory
 from service.models.networks.inputs import InputTables, UserInput
 from service.models.networks.sequence import SequenceTower
-from service.models.user_history import DISMISS, RATING, UserHistory
 from tests.reference import transformer
 from tests.support.networks.small_transformers import Tensors, tensors
 

@@ -10,16 +10,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from service.errors import ModelRefused
-from service.models.history_weights import HistoryWeights
+from service.models.features.item_features import ItemFeatures
+from service.models.history.user_history import DISMISS, NO_HISTORY, PURCHASE, RATING, UserHistory
+from service.models.history.weights import HistoryWeights
 from service.models.networks import kinds
 from service.models.networks.category_tower import CategoryTower
 from service.models.networks.history_inputs import HistoryInputs
 from service.models.networks.history_tower import HistoryTower
-from service.models.networks.inputs import InputTables, ItemFeatures, UserInput
+from service.models.networks.inputs import InputTables, UserInput
 from service.models.networks.perceptron import Perceptron
 from service.models.networks.rating_unit import RatingUnit
 from service.models.networks.tower_outputs import TowerOutputs
-from service.models.user_history import DISMISS, NO_HISTORY, PURCHASE, RATING, UserHistory
 from tests.reference import towers as reference
 
 N_ITEMS = 30

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.models import scoring
 from service.models.fold_in.fold_in import fold_in
-from service.models.history_weights import HistoryWeights
+from service.models.history.weights import HistoryWeights
+from service.models.ranking import scoring
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import next_item, next_item_factors, next_item_lists
 from service.training.algorithms.kernels import threads

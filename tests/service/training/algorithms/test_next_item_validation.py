@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.models.history_weights import HistoryWeights
+from service.models.history.weights import HistoryWeights
 from service.training.algorithms import next_item_validation
 from service.training.algorithms.kernels.item_sequences import Sequences, sequences
 from service.training.algorithms.next_item_validation import hide_latest

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from service.models import scoring
-from service.models.scoring import TopNRequest
+from service.models.ranking import scoring
+from service.models.ranking.scoring import TopNRequest
 from service.training.algorithms.popularity import PopularityConfig, fit
 from service.training.interactions import Interactions, no_progress
 from tests.support.interactions import rated

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from service.models import scoring
+from service.models.ranking import scoring
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.slope_one import SlopeOneConfig, fit, predict
 from service.training.data import datasets

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from service.config import Config
 from service.errors import DataError, NothingArchived
-from service.models import artefact
-from service.models.rating_scale import RatingScale
-from service.models.user_history import EVENT_TYPES
+from service.models.files import artefact
+from service.models.history.rating_scale import RatingScale
+from service.models.history.user_history import EVENT_TYPES
 from service.training import pipeline
 from service.training.data import data_request, datasets
 from service.training.data.merged_sources import SourceData, merge

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import pytest
 
-from service.models.user_erasure import ModelUserEraser
+from service.models.publication.user_erasure import ModelUserEraser
 from service.training.checkpoint_folder import KEPT_S, Checkpoint, checkpoints_in
 from service.training.deep.network_training import NetworkTraining
 from telemetry.pseudonym import Pseudonymiser

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from service.models.history_weights import HistoryWeights
+from service.models.history.weights import HistoryWeights
 from service.training.data_features import DataFeatures
 from service.training.interactions import Interactions, ItemCatalogue, UserCatalogue
 from tests.reference.recent_histories import history_before

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from service.models.history_weights import HistoryWeights
+from service.models.history.weights import HistoryWeights
 from service.training.deep.next_task import NextTask, chosen_inputs
 from tests.support.interactions import rated
 

@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from service.models.history_weights import HistoryWeights  # noqa: E402
+from service.models.history.weights import HistoryWeights  # noqa: E402
 from service.models.networks.tower_outputs import TowerOutputs  # noqa: E402
 from service.training.data import datasets  # noqa: E402
 from service.training.deep import ranked_towers  # noqa: E402

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from service.models.history_weights import HistoryWeights
+from service.models.features.item_features import ItemFeatures
+from service.models.history.weights import HistoryWeights
 from service.models.networks.history_inputs import HistoryInputs
-from service.models.networks.inputs import InputTables, ItemFeatures, UserInput
+from service.models.networks.inputs import InputTables, UserInput
 from service.models.networks.rating_unit import RatingUnit
 from service.models.networks.tower_outputs import TowerOutputs
 from service.training.assembly import assemble

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from service.errors import TrainingDiverged
 from service.executors.executor import using
 from service.executors.local_executor import LocalExecutor
-from service.models.history_weights import HistoryWeights
+from service.models.history.weights import HistoryWeights
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import next_item, next_item_lists
 from service.training.algorithms.kernels.decayed_pairs import PairWeights, occurrences

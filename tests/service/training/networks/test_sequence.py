@@ -8,10 +8,10 @@ import torch
 
 from service.errors import UsageError
 from service.models.fold_in.fold_in import fold_in
+from service.models.history.user_history import RATING, UserHistory
 from service.models.networks.inputs import InputTables, UserInput
 from service.models.networks.sequence import SequenceTower
 from service.models.snapshot import ModelSnapshot
-from service.models.user_history import RATING, UserHistory
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.checkpoint_folder import checkpoints_in

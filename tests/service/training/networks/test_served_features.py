@@ -12,7 +12,7 @@ from service.lists.filters.masks import FilterMasks
 from service.lists.list_request import ListRequest
 from service.lists.pipeline import ListModel, make_list
 from service.lists.request_user import feature_use
-from service.models import artefact
+from service.models.files import artefact
 from service.models.snapshot import ModelSnapshot
 from service.training.data import datasets
 from service.training.data_features import DataFeatures

@@ -11,10 +11,10 @@ import pytest
 
 from service.config import Config, from_env
 from service.errors import DataError
-from service.models import active_model, artefact
-from service.models.event_values import EVENT_VALUES, EventValues
-from service.models.rating_scale import RatingScale
-from service.models.user_history import EVENT_TYPES
+from service.models.files import active_model, artefact
+from service.models.history.event_values import EVENT_VALUES, EventValues
+from service.models.history.rating_scale import RatingScale
+from service.models.history.user_history import EVENT_TYPES
 from service.training import pipeline
 from service.training.algorithms import registry
 from service.training.data import datasets

@@ -4,7 +4,7 @@ import numpy as np
 import onnxruntime
 
 from service.config import Config
-from service.models import artefact
+from service.models.files import artefact
 from service.training import pipeline
 
 

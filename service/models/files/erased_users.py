@@ -1,0 +1,198 @@
+"""Users whom no published model may hold: `models/forgotten.json`, a digest and a time for each.
+
+Invariants: a user is listed before any version is searched, and a publisher reads the list as the only writer, so a
+model that was being trained meanwhile does not hold the user. Users held by a version or by training data stay listed;
+others are temporary, by `TEMPORARY_DAYS` and `MAX_TEMPORARY`. A digest is the pseudonym of a user's telemetry id, under
+a salt in the same file: it hides ids only from a casual reader. The file keeps the name that installations and backups
+have.
+"""
+
+import json
+import secrets
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from service.errors import ModelRefused
+from service.models.files import published_files
+from service.models.snapshot import UNPUBLISHED, ModelSnapshot
+from service.models.vocabulary import Vocabulary
+from telemetry.ids import rfc3339_ms
+from telemetry.pseudonym import Pseudonymiser
+
+FILE: Final = "forgotten.json"
+# As long as the archive discards an erased user's late events, and a training that began before may run.
+TEMPORARY_DAYS: Final = 7
+# 7 MB of the file.
+MAX_TEMPORARY: Final = 100_000
+_FORMAT: Final = 2
+# Format 1 had no temporary users.
+_READABLE: Final = (1, _FORMAT)
+_SALT_BYTES: Final = 32
+_DAY_S: Final = 86_400
+
+
+def user_keys(user_id: str, pseudonyms: Pseudonymiser) -> tuple[str, ...]:
+    """Return the ids that a user may have in models and telemetry: models trained on events have pseudonyms."""
+    return (user_id, pseudonyms.pseudonym(user_id)) if pseudonyms.active else (user_id,)
+
+
+def rows_of(users: Vocabulary, names: Collection[str], pseudonyms: Pseudonymiser) -> dict[int, str]:
+    """Find users of telemetry in the vocabulary of a model.
+
+    Args:
+        users: User ids of callers, or of telemetry where a model was trained on archived events.
+        names: User ids of telemetry, as a set.
+
+    Returns:
+        By row: the name found there.
+    """
+    if not pseudonyms.active:
+        return {users.row_of[name]: name for name in names if name in users.row_of}
+    keys = ((row, key) for row, user_id in enumerate(users.id_of) for key in user_keys(user_id, pseudonyms))
+    return {row: key for row, key in keys if key in names}
+
+
+@dataclass(frozen=True)
+class ErasedUsers:
+    """The list, as it was read.
+
+    Attributes:
+        salt: The key of the digests.
+        permanent_s: By digest of users who stay listed: when they were erased, in seconds since 1970.
+        temporary_s: The same of the others.
+    """
+
+    salt: bytes = field(repr=False)
+    permanent_s: Mapping[str, int]
+    temporary_s: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, models_dir: Path) -> "ErasedUsers":
+        """Read the list; if it is missing, an empty one with a new salt.
+
+        Raises:
+            ModelRefused: It cannot be read; treated as empty, it would bring users back.
+        """
+        path = models_dir / FILE
+        try:
+            content = json.loads(path.read_bytes())
+            if content["format"] not in _READABLE:
+                raise ModelRefused(f"{path} is of format {content['format']!r}; this version reads {_FORMAT}.")
+            temporary = content["passing"] if content["format"] == _FORMAT else {}
+            return cls(bytes.fromhex(content["salt"]), _times_s(content["users"]), _times_s(temporary))
+        except FileNotFoundError:
+            return cls(secrets.token_bytes(_SALT_BYTES), {})
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ModelRefused(f"{path} cannot be read: {error}.") from error
+
+    def write(self, models_dir: Path) -> None:
+        """Replace the list on disk; for `published_files.exclusive` use."""
+        content = {
+            "format": _FORMAT,
+            "salt": self.salt.hex(),
+            "users": {digest: rfc3339_ms(time_s) for digest, time_s in self.permanent_s.items()},
+            "passing": {digest: rfc3339_ms(time_s) for digest, time_s in self.temporary_s.items()},
+        }
+        published_files.replace(models_dir / FILE, json.dumps(content, indent=1).encode() + b"\n")
+
+    def with_erased(self, names: Collection[str], time_s: int, max_temporary: int = MAX_TEMPORARY) -> "ErasedUsers":
+        """Return the list with more user ids of telemetry, or later times; expired temporary ones are left out."""
+        added = dict.fromkeys(map(self._digest(), names), time_s)
+        permanent_s = {digest: added.pop(digest, before_s) for digest, before_s in self.permanent_s.items()}
+        temporary = {**self.temporary_s, **added}
+        recent = [item for item in temporary.items() if item[1] > time_s - TEMPORARY_DAYS * _DAY_S]
+        recent.sort(key=lambda item: item[1])
+        return replace(self, permanent_s=permanent_s, temporary_s=dict(recent[-max_temporary:]))
+
+    def with_permanent(self, names: Collection[str]) -> "ErasedUsers":
+        """Return the list with temporary users made permanent; other user ids of telemetry change nothing."""
+        kept = set(map(self._digest(), names)) & self.temporary_s.keys()
+        kept_s = {digest: time_s for digest, time_s in self.temporary_s.items() if digest in kept}
+        temporary_s = {digest: time_s for digest, time_s in self.temporary_s.items() if digest not in kept}
+        return replace(self, permanent_s={**self.permanent_s, **kept_s}, temporary_s=temporary_s)
+
+    def unlisted(self, names: Collection[str]) -> set[str]:
+        """Return those of some user ids of telemetry that are not listed."""
+        digest_of = self._digest()
+        return {
+            name for name in names if (key := digest_of(name)) not in self.permanent_s and key not in self.temporary_s
+        }
+
+    def erased_rows(self, users: Vocabulary, pseudonyms: Pseudonymiser) -> dict[int, int]:
+        """Find the listed users in a vocabulary, as `rows_of` does.
+
+        Returns:
+            By row: when that user was erased, in seconds since 1970.
+        """
+        times_s = {**self.permanent_s, **self.temporary_s}
+        if not times_s:
+            return {}
+        digest_of = self._digest()
+        found: dict[int, int] = {}
+        for row, user_id in enumerate(users.id_of):
+            digests = map(digest_of, user_keys(user_id, pseudonyms))
+            known = [time_s for digest in digests if (time_s := times_s.get(digest)) is not None]
+            if known:
+                found[row] = max(known)
+        return found
+
+    def _digest(self) -> Callable[[str], str]:
+        return Pseudonymiser(self.salt).pseudonym
+
+
+def list_erased(models_dir: Path, names: Collection[str], time_s: int) -> None:
+    """List users, by their ids in telemetry, who are not listed yet, as erased at a time.
+
+    Raises:
+        ModelRefused: The list cannot be read.
+        OSError: It cannot be written.
+    """
+    models_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with published_files.exclusive(models_dir):
+        before = ErasedUsers.read(models_dir)
+        if names := before.unlisted(names):
+            before.with_erased(names, time_s).write(models_dir)
+
+
+def keep_permanently(models_dir: Path, names: Collection[str]) -> None:
+    """Make temporary users permanent, because a model or training data holds them."""
+    if names:
+        with published_files.exclusive(models_dir):
+            before = ErasedUsers.read(models_dir)
+            after = before.with_permanent(names)
+            if after != before:
+                after.write(models_dir)
+
+
+def without_users(snapshot: ModelSnapshot, rows: Sequence[int]) -> ModelSnapshot:
+    """Return a model without some users: their ids, factors, biases, histories and weights as neighbours (pure).
+
+    Popularity stays, because it only counts users, and so do the item factors, which were fitted on all ratings.
+    """
+    keep = np.ones(len(snapshot.users), dtype=bool)
+    keep[list(rows)] = False
+    kept_entries = np.repeat(keep, np.diff(snapshot.history.indptr))
+    return replace(
+        snapshot,
+        users=Vocabulary(id_ for id_, kept in zip(snapshot.users.id_of, keep.tolist(), strict=True) if kept),
+        user_factors=snapshot.user_factors[keep],
+        user_bias=snapshot.user_bias[keep],
+        history=snapshot.history[np.flatnonzero(keep)],
+        neighbourhood=None if snapshot.neighbourhood is None else snapshot.neighbourhood.of_users(keep),
+        history_ranks=None if snapshot.history_ranks is None else snapshot.history_ranks[kept_entries],
+        history_times=None if snapshot.history_times is None else snapshot.history_times[kept_entries],
+        history_types=None if snapshot.history_types is None else snapshot.history_types[kept_entries],
+        user_inputs=None if snapshot.user_inputs is None else snapshot.user_inputs[keep],
+        user_attributes=None if snapshot.user_attributes is None else snapshot.user_attributes[keep],
+        user_clusters=None if snapshot.user_clusters is None else snapshot.user_clusters.of_kept(keep),
+        version=UNPUBLISHED,
+    )
+
+
+def _times_s(users: Mapping[str, str]) -> dict[str, int]:
+    return {str(digest): int(datetime.fromisoformat(text).timestamp()) for digest, text in users.items()}

@@ -1,0 +1,1 @@
+"""The interactions of users: their types, values and weights."""

@@ -1,0 +1,1 @@
+"""What is done with published models: publish, activate, erase a user."""

@@ -1,0 +1,1 @@
+"""The item catalogue of a replica, kept at the last changes, and its search."""

@@ -1,0 +1,1 @@
+"""Feedback from clients: its events, and the idempotency keys of its requests."""

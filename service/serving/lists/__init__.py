@@ -1,0 +1,1 @@
+"""Lists from a request to their answer."""

@@ -1,0 +1,1 @@
+"""One coroutine for each route, and the application that has them all."""
