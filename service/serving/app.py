@@ -9,8 +9,7 @@ from service.security.api_key import Scope
 from service.serving.http.boundary import Handler, not_allowed, not_found, with_boundary
 from service.serving.http.protocol import handle_expect
 from service.serving.replica.context import CONTEXT, ReplicaContext
-from service.serving.routes import candidates, items, lists, search
-from service.serving.routes.users import known_user
+from service.serving.routes import candidates, events, items, lists, search, status, users
 
 
 class Route(NamedTuple):
@@ -43,21 +42,21 @@ ROUTES: Final = (
     Route("GET", "/v1/items", "recommend", search.items_by_query, finds_candidates=True),
     Route("PUT", "/v1/items", "items", items.put_item, finds_candidates=True),
     Route("DELETE", "/v1/items", "items", items.delete_item, finds_candidates=True),
-    Route("GET", "/v1/users", "users", known_user),
-    Route("DELETE", "/v1/users", "erase", lists.erase_user),
+    Route("GET", "/v1/users", "users", users.known_user),
+    Route("DELETE", "/v1/users", "erase", users.erase_user),
     Route("GET", "/v1/popular", "recommend", lists.popular),
-    Route("POST", "/v1/events", "events", lists.events),
+    Route("POST", "/v1/events", "events", events.events),
     Route("GET", "/v1/items/{item_id}", "recommend", items.show_item, finds_candidates=True),
     Route("PUT", "/v1/items/{item_id}", "items", items.put_item, finds_candidates=True),
     Route("DELETE", "/v1/items/{item_id}", "items", items.delete_item, finds_candidates=True),
     Route("POST", "/v1/items", "items", items.post_items, finds_candidates=True),
-    Route("GET", "/v1/users/{user_id}", "users", known_user),
-    Route("DELETE", "/v1/users/{user_id}", "erase", lists.erase_user),
-    Route("GET", "/v1/model", "recommend", lists.model, finds_candidates=True),
-    Route("GET", "/healthz", None, lists.healthz, finds_candidates=True),
-    Route("GET", "/readyz", None, lists.readyz, finds_candidates=True),
-    Route("GET", "/openapi.json", None, lists.openapi, finds_candidates=True),
-    Route("GET", "/docs", None, lists.docs, finds_candidates=True),
+    Route("GET", "/v1/users/{user_id}", "users", users.known_user),
+    Route("DELETE", "/v1/users/{user_id}", "erase", users.erase_user),
+    Route("GET", "/v1/model", "recommend", status.model, finds_candidates=True),
+    Route("GET", "/healthz", None, status.healthz, finds_candidates=True),
+    Route("GET", "/readyz", None, status.readyz, finds_candidates=True),
+    Route("GET", "/openapi.json", None, status.openapi, finds_candidates=True),
+    Route("GET", "/docs", None, status.docs, finds_candidates=True),
 )
 
 

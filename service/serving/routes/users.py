@@ -1,18 +1,24 @@
-"""The route that shows what is known of a user."""
+"""The routes of users: what is known of one, and erasing one."""
 
+import time
 from typing import Final
 
 from aiohttp import web
 
 from service.api import user_wire, wire
 from service.api.reply import Reply
+from service.errors import Unavailable
 from service.live.live_users import list_user
 from service.models.history.user_history import EVENT_TYPES, UserHistory
 from service.models.snapshot import ModelSnapshot
+from service.security import security_log
+from service.security.api_key import TENANT
 from service.serving.http import request_inputs
 from service.serving.replica.context import CONTEXT
-from service.serving.replica.known_users import user_row_of
-from telemetry.ids import rfc3339_ms
+from service.serving.replica.known_users import model_user_id, user_row_of
+from service.serving.routes.acceptance import accepted, translated_telemetry_errors
+from telemetry.events import System
+from telemetry.ids import rfc3339_ms, uuid7
 from telemetry.live.live_event import LiveEvent
 
 _MS_PER_S: Final = 1000
@@ -67,3 +73,52 @@ def _event(event: LiveEvent) -> user_wire.Interaction:
         "value": event.value,
         "time": rfc3339_ms(event.time_ms / _MS_PER_S),
     }
+
+
+async def erase_user(request: web.Request) -> web.Response:
+    """DELETE /v1/users/{user_id}, or /v1/users?user_id=…: erase a user, on this replica at once, elsewhere soon."""
+    context = request.app[CONTEXT]
+    user_id = request_inputs.read_id(request, "user_id")
+    erase = System(
+        event_id=uuid7(),
+        tenant=TENANT,
+        client_time=None,
+        received_at=rfc3339_ms(time.time()),
+        kind="erase",
+        user_id=context.pseudonyms.pseudonym(user_id),
+    )
+    # The security log first, so that no erase is carried out without an entry.
+    await _log_erase(request, erase)
+    with translated_telemetry_errors():
+        acceptance = await context.producer.accept([erase], lambda _first: context.live.erase(erase))
+    if context.store.version is not None:
+        context.store.erase_user(model_user_id(context, context.store.current(), user_id))
+    return accepted(
+        {
+            "erase_id": erase.event_id,
+            "user_id": user_id,
+            "requested_at": erase.received_at,
+            "durability": acceptance.durability,
+        }
+    )
+
+
+async def _log_erase(request: web.Request, erase: System) -> None:
+    """Enter an erase in the security log.
+
+    Raises:
+        Unavailable: The log cannot be written.
+    """
+    context = request.app[CONTEXT]
+    entry = security_log.new_entry(
+        "erase",
+        by=f"replica-{context.producer.slot}",
+        # The boundary has admitted the request; this look-up returns the id of its key.
+        key=context.gate.admit(request.headers, "erase"),
+        erase_id=erase.event_id,
+        request_id=request_inputs.request_id(request),
+    )
+    try:
+        await context.security_log.record(entry)
+    except (OSError, TimeoutError):
+        raise Unavailable("The security log cannot be written at the moment.", retry_after_s=1) from None
