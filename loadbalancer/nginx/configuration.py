@@ -45,8 +45,8 @@ OUTSIDE_HTTP = ("ssl_object_cache_inheritable",)
 _MAX_OPEN_FILES = 20_000
 _MAX_CONNECTIONS = 4096
 # Together below a second, by which the checks of most balancers and orchestrators end.
-_READY_TIMEOUT_MS = 300
-_READY_BUDGET_MS = 650
+READY_TIMEOUT_MS = 300
+READY_BUDGET_MS = 650
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, h
         "EVENTS_BUDGET_MS": str(settings.events_budget_ms),
         "OTHER_TIMEOUT_MS": str(settings.other_timeout_ms),
         "OTHER_BUDGET_MS": str(2 * settings.other_timeout_ms),
-        "READY_TIMEOUT_MS": str(_READY_TIMEOUT_MS),
-        "READY_BUDGET_MS": str(_READY_BUDGET_MS),
+        "READY_TIMEOUT_MS": str(READY_TIMEOUT_MS),
+        "READY_BUDGET_MS": str(READY_BUDGET_MS),
         "ERROR_PAGES": "\n".join("    " + line for line in _pages()),
         "CHOICES": routes.choices(settings),
         "LISTS": routes.lists(settings, _quoted(host.models)),

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
+from loadbalancer.nginx.configuration import READY_BUDGET_MS, READY_TIMEOUT_MS
 from ops.nodes.address_keeper import KEEPALIVED, AddressKeeper
 from ops.nodes.network import network
 from ops.nodes.node_journal import NodeJournal
@@ -67,6 +68,14 @@ def test_the_check_asks_nginx_at_its_url(tmp_path: Path, free_port: Callable[[],
         assert [is_well(url) for url in (plain, secure, unready)] == [True, True, False]
         assert not is_well(secure.replace("https", "http"))
     assert not is_well(f"http://127.0.0.1:{free_port()}")
+
+
+def test_each_limit_of_a_check_is_longer_than_the_one_within() -> None:
+    """If a check ends before nginx gives a replica up, that is no failure of the replica, and it is asked again."""
+    (check_s,) = re.findall(r"--max-time (\d+)", (FOLDER / "check-recollect").read_text())
+    (keepalived_s,) = re.findall(r"^  timeout (\d+)$", (FOLDER / "keepalived.conf").read_text(), re.MULTILINE)
+    # nginx may ask the last replica at the end of its budget.
+    assert READY_TIMEOUT_MS + READY_BUDGET_MS < 1000 < 1000 * int(check_s) < 1000 * int(keepalived_s)
 
 
 def test_the_address_goes_to_a_node_that_is_ready_and_stays_while_none_is(
