@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 import redis
 from hypothesis import settings
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from scipy.sparse import csr_array
 from xdist.scheduler import LoadFileScheduling
 
@@ -218,8 +220,8 @@ class RedisServer:
             return False
 
     def client(self) -> redis.Redis:
-        """Return a new synchronous client; use it as a context manager."""
-        return redis.Redis(port=self.port, decode_responses=False)
+        """Return a new synchronous client, which tries nothing twice; use it as a context manager."""
+        return redis.Redis(port=self.port, decode_responses=False, retry=Retry(NoBackoff(), 0))
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""

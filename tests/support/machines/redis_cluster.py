@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from loadbalancer.binaries import find_redis
 from telemetry.stream.redis_slots import N_SLOTS, slot_of_key
@@ -35,7 +37,7 @@ class ClusterNode:
         self._process = subprocess.Popen(self._argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port)
+        return redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0))
 
     def call(self, *words: str | int) -> object:
         with self.client() as client:

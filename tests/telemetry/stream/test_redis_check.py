@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from loadbalancer.binaries import find_redis
 from telemetry.archive.archive import Archive
@@ -280,7 +282,7 @@ def special(tmp_path: Path, free_port: Callable[[], int], wait_until: Callable[.
 
         def answers() -> bool:
             try:
-                with redis.Redis(port=port) as asked:
+                with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as asked:
                     return bool(asked.ping())
             except redis.RedisError:
                 return False
