@@ -32,8 +32,9 @@ def test_the_result_is_the_median_of_the_pairs_ratios() -> None:
     assert figures["recommend"]["rounds"] == [400, 1000, 90]
 
 
-def test_hello_is_compared_with_itself(tmp_path: Path) -> None:
+def test_hello_is_compared_with_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two real servers of the same kind, driven in turns; what they reach depends on what else the machine does."""
+    monkeypatch.setattr(recommend_route, "_WARMUP_S", 0.1)
     settled = []
     with Workbench(tmp_path, os.environ) as workbench:
         comparison = recommend_route.compare(
