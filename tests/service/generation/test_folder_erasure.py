@@ -275,3 +275,20 @@ async def test_the_consumer_erases_by_a_process_of_its_own(made: Callable[..., P
     (folder / "shard-00003.parquet").write_bytes(b"")
     with pytest.raises(RunError, match=r"shard-00003\.parquet cannot be read"):
         await GeneratedListEraser(generated, models_dir).erase(["u1"])
+
+
+def test_the_process_ends_with_its_consumer(made: Callable[..., Path], tmp_path: Path) -> None:
+    """Whatever it waits for, such as a disk that does not answer; here a file that nobody writes."""
+    folder = copy_of(made("rows"), tmp_path / "generated")
+    (folder / "shard-00000.parquet").unlink()
+    os.mkfifo(folder / "shard-00000.parquet")
+    order = {"root": str(folder), "users": ["u1"], "pseudonym_key": None, "failpoint": None}
+    # Its standard input ends behind the order, as it does when the consumer is killed.
+    done = subprocess.run(
+        [sys.executable, "-m", "service.generation.erasing_process"],
+        input=json.dumps(order).encode() + b"\n",
+        cwd=ROOT,
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
