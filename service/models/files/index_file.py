@@ -26,7 +26,7 @@ def described(description: dict[str, Any] | None, directory: Path, index: ItemIn
     """Write the index of a version, if there is one, and return the manifest's `index`.
 
     Args:
-        description: What is known of the index; None of a copy of an older model.
+        description: The manifest's `index`, but for the file's checksum; None in a copy of an older model.
         directory: Where the version is written.
         index: The index.
     """
@@ -57,8 +57,8 @@ def read(
     Args:
         directory: That of the version.
         described: The manifest's `index`; None in older models.
-        n_items: Of the model.
-        n_factors: Of the model.
+        n_items: The number of items of the model.
+        n_factors: The number of factors of the model.
         checkpoint: Called between pieces of the file; an exception from it ends the reading.
 
     Raises:

@@ -19,7 +19,7 @@ class UserRepresentation(NamedTuple):
         factors: Float32 (k,); of length 0 in a model with neighbours.
         constant: The global mean plus the user's bias.
         seen: Int32 (s,), ascending, the items left out of the user's lists.
-        inputs: Int32 (m,), the items that have a say in a model with item neighbours.
+        inputs: Int32 (m,), the items whose neighbours get scores in a model with item neighbours.
         weights: Float64 (m,), the signal of each input.
     """
 

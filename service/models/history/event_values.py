@@ -1,6 +1,6 @@
 """What the types of events count as in a user's history, for training on an archive and for live lists alike.
 
-Of a user's interactions with one item one stays: that of the highest rank, and among equals the latest.
+A history has one of a user's interactions with an item: that of the highest rank, and among equals the latest.
 """
 
 from collections.abc import Mapping

@@ -10,8 +10,9 @@ clock. A rating below `dislike_below`, and a dismissal, has `dislike_weight` in 
 With a `long_weight` a, the middle factor is the mean of two such powers, in proportion 1 to a: the second one has the
 `long_half_life`, and remembers older interactions faintly.
 
-All weights below 0 together are at most half of those above 0; where they are more, they are scaled down. What is least
-like a user's dislikes is no recommendation, so that a user without likes has no weights, and gets popular items.
+All weights below 0 together are at most half of those above 0; where they are more, they are scaled down. A user
+without weights above 0 therefore has none below 0 either, and gets popular items: that an item is unlike what a user
+dislikes is no reason to recommend it.
 """
 
 from dataclasses import asdict, dataclass

@@ -1,1 +1,1 @@
-"""What a model knows of items beside interactions."""
+"""What is known of items beside interactions: titles and attributes."""

@@ -31,7 +31,10 @@ class ItemRecord:
     available_until_s: float | None = None
 
     def value(self, name: str) -> AttributeValue | None:
-        """Return the title or an attribute by name; a plural name answers for its singular; None without a value."""
+        """Return the title or an attribute; None without a value.
+
+        Where there is no attribute of the name, such as `genre`, that of the name with an s counts, such as `genres`.
+        """
         if name == TITLE:
             return self.title
         found = self.attributes.get(name)

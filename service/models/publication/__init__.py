@@ -1,1 +1,1 @@
-"""What is done with published models: publish, activate, erase a user."""
+"""Changes of the published models: a version is published or activated, or a user is erased from all of them."""

@@ -8,8 +8,8 @@ _NDCG = "ndcg@10"
 def reason_against(manifest: dict[str, Any]) -> str | None:
     """Return why a version must not be activated without being forced, as the end of a sentence; None if it may.
 
-    It was held back by its training, or its lists lose to popularity on its hold-out: releases before this one recorded
-    both figures, and activated such a model.
+    Its training has held it back (`held_back` in the measures), or its lists lose to popularity on its hold-out. The
+    latter is compared here, because older releases recorded both figures and held no such model back.
     """
     measures = manifest.get("measures")
     if not isinstance(measures, dict):

@@ -22,11 +22,11 @@ RECALL_AT: Final = 10
 _TARGET_RECALL: Final = 0.98
 _SAMPLED_USERS: Final = 200
 _USERS_AT_ONCE: Final = 8
-# Of one list that is found, as `scoring` asks for it.
+# The items that one query asks for: as many as `scoring` asks for to make a list of this length.
 _SEARCHED: Final = RECALL_AT + 16
 _POINTS_PER_LIST: Final = 64
 _ITERATIONS: Final = 10
-# A larger share of the items is not worth an index.
+# The largest share of the cells that a query may search. With more an index saves too little.
 _LARGEST_SHARE: Final = 0.25
 _SEED: Final = 12
 

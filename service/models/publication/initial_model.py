@@ -55,7 +55,7 @@ def _folder(initial_dir: Path) -> Path:
 
 
 def _copy(folder: Path, version: Path) -> None:
-    # One that a killed start has left is complete.
+    # A version is complete once it exists, so that one which an earlier start has copied need not be copied again.
     if version.exists():
         return
     with published_files.new_directory(version) as temporary:

@@ -68,7 +68,8 @@ class ModelUserEraser:
             self._models_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             with published_files.exclusive(self._models_dir):
                 ErasedUsers.read(self._models_dir).with_erased(names, int(time.time())).write(self._models_dir)
-            # Versions that a killed attempt has copied come last and are taken first, before their copies are copied.
+            # The last one is taken first. Versions with a copy, which a killed attempt has left, must be superseded by
+            # it before the copy is itself superseded.
             copied = publication.copies(self._models_dir)
             waiting = sorted(versions.published(self._models_dir), key=copied.__contains__)
             # Before the first version is replaced: afterwards no version shows which users it held.
@@ -87,8 +88,8 @@ class ModelUserEraser:
                 except ModelError as error:
                     unreadable.append(str(error))
             if self._checkpoints_dir is not None:
-                # A training that was killed would not find them: its data is another without the users.
-                # Those that are being written, too, or were when their process was killed.
+                # No training goes on from them: its data is another without the users. The pattern also finds files
+                # that are being written, or were when their process was killed.
                 for checkpoint in self._checkpoints_dir.glob("*.checkpoint*"):
                     checkpoint.unlink(missing_ok=True)
         except OSError as error:

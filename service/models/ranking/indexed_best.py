@@ -1,7 +1,7 @@
 """The best items of a user by the index: it finds candidates, and exact scores decide.
 
-Invariant: a list is the best, by exact score, of the items in the cells that its query searches and of the items behind
-the index, which are new. So a shorter list is the beginning of a longer one, as without an index.
+Invariant: a list has the best items, by exact score, of the cells that its query searches and of the new items, which
+are not in the index. So a shorter list is the beginning of a longer one, as without an index.
 """
 
 import math
@@ -21,7 +21,7 @@ Scores = NDArray[np.float64]
 _MARGIN: Final = 16
 # More candidates cost as much as scoring all items.
 _MOST: Final = 8192
-# Of a filter that leaves a smaller share of the items, the items that match are scored instead.
+# If a filter leaves a smaller share of the items, those that match are scored without the index.
 _LEAST_SHARE: Final = 1 / 16
 
 
@@ -58,7 +58,7 @@ def indexed_best(
         new = new[~np.isin(new, barred)]
     size = count + _MARGIN
     while size <= min(_MOST, index.n_items):
-        # Of the cells that match half as many, twice as many: as many items are scored as without a filter.
+        # The fewer items match the filter, the more cells are searched: about as many items are scored as without it.
         found = index.search(factors, size, barred, mask, widened=1 / share)
         cutoff = -math.inf if found.rows.size < size else float(found.scores.min())
         rows = np.concatenate([found.rows, new])

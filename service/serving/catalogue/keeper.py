@@ -5,10 +5,10 @@ Invariants:
 - A change of an item that the served snapshot has a row for is in `store.catalogue` before the call that brought it
   returns: a removed or hidden item is in no list from then on. Columns for filters and rows of new items follow within
   a fraction of a second, built in a thread.
-- A model that is swapped in has the changes, too: `ModelCheck` builds it with those known then, and the ones that came
-  since are put over it.
-- Building takes at most a fifth of a core, however many changes come. What users do with new items is built in more
-  slowly: it refines their rows, and hides or shows nothing.
+- A model that is swapped in has the changes, too: `ModelCheck` builds it with those known at that time, and the later
+  ones are applied to its catalogue at the swap.
+- Building takes at most a fifth of a core, however many changes come. Actions of users on new items wait some seconds
+  for a build: they refine the rows of these items, and hide or show none.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from telemetry.live.live_feed_reader import FeedBatch
 from telemetry.pseudonym import Pseudonymiser
 
 _log = structlog.get_logger("recollect.catalogue")
-# The pause after a build, as a multiple of its time, and at least this: changes of one moment are built together.
+# The pause after a build, as a multiple of the build's time, and its least length. Changes in it are built together.
 _PAUSE_FACTOR: Final = 4.0
 _LEAST_PAUSE_S: Final = 0.05
 # How long actions on new items are gathered.
@@ -41,7 +41,12 @@ _GATHER_S: Final = 3.0
 
 
 class CatalogueKeeper:
-    """Puts item changes into a store. Called in the event loop's thread, but for `builder`."""
+    """Puts item changes into a store. Called in the event loop's thread, as is all but what `builder` returns.
+
+    Args:
+        store: Holds the served model and its catalogue.
+        pseudonyms: Maps user ids of the models to those of telemetry; None if both are the same.
+    """
 
     def __init__(self, store: ModelStore, pseudonyms: Pseudonymiser | None = None) -> None:
         self._store = store
@@ -154,7 +159,7 @@ class CatalogueKeeper:
         return served.revision != self._items.revision or self._raters.is_ahead_of(served)
 
     def _gather(self) -> None:
-        """Have actions on new items built in soon."""
+        """Schedule a build for actions on new items."""
         served = self._store.served
         if served is not None and self._gathering is None and self._is_behind(served):
             self._gathering = asyncio.get_running_loop().call_later(_GATHER_S, self._gathered)
@@ -182,6 +187,7 @@ class CatalogueKeeper:
             self._changed.set()
 
     def _overlay_items(self, item_ids: Iterable[str]) -> None:
+        """Put the last changes of items over the served catalogue, as far as the served snapshot has rows for them."""
         served = self._store.served
         if served is None:
             return

@@ -1,7 +1,7 @@
 """Follows what users do with items that the served model does not know.
 
-Invariant: a part of the actions is never taken for all up to the marks: until the last snapshot has been read, which
-needs a model, there is no state. An erased user's actions up to the request are in no state, whichever source has them.
+Invariant: a state has all actions up to its marks. Until the last snapshot has been read, which needs a model, there is
+no state. Actions of an erased user before the request to erase are in no state, whichever source has them.
 """
 
 from collections.abc import Callable, Iterable
@@ -27,7 +27,7 @@ class RaterFollower:
         self._index = RaterIndex()
         # The last snapshot, if its actions are yet to be read.
         self._unread: StateSnapshot | None = None
-        # What the feed delivered while a snapshot was unread, which may have the users' actions.
+        # Erasures that the feed delivered while a snapshot was unread, because that may have actions of these users.
         self._erased: list[ErasedUser] = []
 
     def __repr__(self) -> str:
@@ -82,7 +82,7 @@ class RaterFollower:
             self._index.forget(user_id, requested_ms)
 
     def _is_new_item(self) -> Callable[[str], bool]:
-        """Return a function that says whether the model does not know an item; without a model it knows none."""
+        """Return a function that says whether an item is unknown to the served model; without a model each one is."""
         if self._store.version is None:
             return lambda _item_id: True
         known = self._store.model.items.row_of

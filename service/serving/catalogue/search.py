@@ -3,7 +3,7 @@
 Invariants:
 
 - Nothing is indexed before the first search, and searches run in threads beside the event loop, one at a time.
-- A search finds items as the catalogue of its moment has them: changes since the last search are written first.
+- A search finds the items as the catalogue has them when it begins: changes since the last search are indexed first.
 - Another model's items are indexed while the old index answers. An index holds items, and no user.
 """
 
@@ -24,11 +24,11 @@ _PATIENCE_S: Final = 2.0
 
 
 class _Indexed:
-    """The index of a model, and the written items that it holds."""
+    """The text index of a model, with the items that were written since the training."""
 
     def __init__(self, model: ModelSnapshot) -> None:
         self.index = TextIndex(model)
-        # Not the model itself, which may hold users who are erased since.
+        # Not the model itself, which may hold users who were erased since.
         self._model = weakref.ref(model)
         self._written: dict[str, ItemRecord] = {}
         self._catalogue: weakref.ref[Catalogue] | None = None
@@ -42,7 +42,6 @@ class _Indexed:
             return
         id_of, written = snapshot.items.id_of, self._written
         live = {id_of[row]: record for row, record in catalogue.live.items()}
-        # The same record, or an equal one.
         changed = {item_id: record for item_id, record in live.items() if written.get(item_id) != record}
         if changed:
             self.index.write(changed.items())

@@ -27,10 +27,13 @@ async def retrieved(
     user: ListUser | None,
     now_s: float,
 ) -> tuple[ListRequest, Rows | None]:
-    """Return the request with the source of its candidates, and their rows, int64.
+    """Ask the candidates service for the candidates of a list.
 
-    Both are without if the list needs no other service, or asks for more than the route of candidates takes. A list is
-    made in any case: if none answers in time, from popular items.
+    If no answer comes in time, popular items are the candidates, so that a list is made in any case.
+
+    Returns:
+        The request with the source of its candidates, and their rows, int64. The request unchanged and None if this
+        replica finds candidates by itself: the list needs no other service, or asks for more than its route takes.
 
     Raises:
         Invalid: A filter or the page token of the request is wrong.
@@ -41,7 +44,7 @@ async def retrieved(
         return list_request, None
     body = body_of(query, model.snapshot.embedding_space)
     if not is_within_limits(query, body, context.config.server.body_limit_bytes):
-        # Refused, it would be made from popular items each time; this replica has all items, too.
+        # The candidates service would refuse the query each time. This replica has all items, too, and scores them.
         return list_request, None
     headers: dict[str, str] = {name: request.headers[name] for name in _CREDENTIALS if name in request.headers}
     deadline_ms = list_request.deadline_ms

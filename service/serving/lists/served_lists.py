@@ -36,7 +36,14 @@ _TOGETHER: Final = 16
 
 
 class PreparedList(NamedTuple):
-    """A list that can be served."""
+    """A list that was made and is not yet recorded as served.
+
+    Attributes:
+        ranked: The list.
+        started_s: When it was begun, by `time.perf_counter`.
+        recommendation_id: The id of its answer and of its event.
+        now_s: When it was made, Unix seconds in whole milliseconds.
+    """
 
     ranked: RankedList
     started_s: float
@@ -81,7 +88,7 @@ async def _prepare_one(request: web.Request, list_request: ListRequest, index: i
 
 
 async def _prepare(request: web.Request, list_request: ListRequest) -> PreparedList:
-    """Make a list."""
+    """Make a list, without recording it as served."""
     started_s = time.perf_counter()
     context = request.app[CONTEXT]
     # Both before the first await, so that they are of one model.
@@ -99,7 +106,7 @@ async def _prepare(request: web.Request, list_request: ListRequest) -> PreparedL
     else:
         live = context.live.user(snapshot, pseudonym, user_row)
     user = list_user(user_row, live)
-    # In milliseconds, as the served event has it.
+    # Whole milliseconds, the precision of the time in the served event.
     now_s = int(time.time() * 1000) / 1000
     retrieved = None
     if context.candidates is not None:
@@ -111,7 +118,7 @@ async def _prepare(request: web.Request, list_request: ListRequest) -> PreparedL
         hidden = catalogue.unavailable_rows(now_s)
         ranking = _ranking_or_request(snapshot, list_request, user, hidden)
         if isinstance(ranking, TopNRequest):
-            # Together with those of other requests.
+            # In one batch with those of other requests.
             ranking = await context.batcher.personal(snapshot, ranking)
         made = pipeline.plain_list(snapshot, list_request, user, hidden, ranking)
     else:

@@ -1,4 +1,7 @@
-"""One check of the active version of a role: load and warm the model that it names if that is another one. Blocks."""
+"""One check of the active version of a role: a model that is not the served one is loaded and warmed up.
+
+A check blocks while it reads files, so that it runs in a thread.
+"""
 
 import threading
 import time
@@ -27,8 +30,14 @@ FileVersion = tuple[int, int]
 class ModelCheck:
     """One check, in a thread of its own that may be abandoned at any time.
 
-    It compares ACTIVE with the served version and with the file as it was last handled, if that is given. `build` adds
-    the item catalogue to a loaded model. ACTIVE stands for the file of the role, where it has its own.
+    ACTIVE stands for the file that names the active version of the role.
+
+    Args:
+        models_dir: The model store.
+        serving: The served version; None before the first one.
+        handled: ACTIVE as it was last handled, which is not handled again; None to handle it in any case.
+        build: Adds the item catalogue to a loaded model.
+        role: The role of the replica.
 
     Attributes:
         found: ACTIVE as it is now, once it has been read.

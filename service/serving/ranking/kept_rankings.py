@@ -1,7 +1,7 @@
-"""Rankings that were computed before and hold until the next model: users look at one list more than once.
+"""Rankings that are kept until the next model, because users look at one list more than once.
 
-Invariant: a kept ranking is the one that would be computed again. It is of a user as trained, without exclusions; a
-user's event makes the next request one with a representation, which is not kept here.
+Invariant: a kept ranking is the one that would be computed again. It is of a user as trained, without exclusions. After
+an event of the user a request has a representation (`TopNRequest.user`), and its ranking is neither kept nor looked up.
 """
 
 import weakref
@@ -18,7 +18,7 @@ class KeptRankings:
     """The best items of some users of one model.
 
     Args:
-        most: How many users are kept, about a kilobyte each; then all go.
+        most: How many users are kept, about a kilobyte each. One more, and all kept ones are dropped.
     """
 
     def __init__(self, most: int = 4096) -> None:

@@ -1,1 +1,1 @@
-"""The components of one replica, its users, and its degradation."""
+"""What the handlers of one replica share: its components, the look-up of users, and its degradation."""

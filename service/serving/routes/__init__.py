@@ -1,1 +1,1 @@
-"""One coroutine for each route, and the application that has them all."""
+"""The handlers: one coroutine for each route, one file for each group of routes."""

@@ -25,7 +25,7 @@ _MS_PER_S: Final = 1000
 
 
 async def known_user(request: web.Request) -> web.Response:
-    """GET /v1/users/{user_id}?n=10, or /v1/users?user_id=…: what lists of a user answer to, the latest first."""
+    """GET /v1/users/{user_id}?n=10, or /v1/users?user_id=…: what is known of a user, the latest first."""
     context = request.app[CONTEXT]
     user_id = request_inputs.read_id(request, "user_id", ("n",))
     n = request_inputs.read_list_query(request).n
