@@ -45,8 +45,8 @@ FITS: Final = {
     "ials": CheckpointedFit(ials.fit, IalsConfig(n_factors=6, n_epochs=N_EPOCHS, block_size=4), N_EPOCHS),
     "svd": CheckpointedFit(svd.fit, SvdConfig(n_factors=6, n_epochs=N_EPOCHS), N_EPOCHS),
     "pure_svd": CheckpointedFit(pure_svd.fit, PureSvdConfig(n_factors=6), 5),
-    # Four candidates, the basis of factors in five steps, their score, and the lists.
-    "next_item": CheckpointedFit(next_item.fit, NextItemConfig(n_factors=6), 11),
+    # Four candidates, the basis of factors in five steps, their score, the sums over pairs, and the lists.
+    "next_item": CheckpointedFit(next_item.fit, NextItemConfig(n_factors=6), 12),
     # Two candidates, the bases of their factors and of those of all data in five steps each, and these.
     "next_item factors": CheckpointedFit(next_item.fit, NextItemConfig(n_factors=6, form="factors", reverse=0.0), 18),
 }

@@ -34,6 +34,7 @@ from service.training.algorithms.kernels.decayed_pairs import PairWeights
 from service.training.algorithms.kernels.item_sequences import Sequences, sequences
 from service.training.algorithms.next_item_checkpoint import NextItemCheckpoint
 from service.training.algorithms.next_item_factors import Factors
+from service.training.algorithms.next_item_lists import SumsCheckpoint
 from service.training.algorithms.next_item_validation import Validation
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.weighted_history import WeightedHistory
@@ -141,7 +142,7 @@ def fit(data: Interactions, config: NextItemConfig, rng: np.random.Generator, pr
     if chosen.form == "lists":
         lists = checkpoint.lists()
         if lists is None:
-            lists = item_lists(whole, chosen, weights)
+            lists = item_lists(whole, chosen, weights, checkpoint)
             checkpoint.keep_lists(lists)
         neighbourhood = Neighbourhood("items", "sum", "seen", lists)
         snapshot = assemble(data, NAME, chosen, neighbourhood=neighbourhood, fold_in=FoldIn("neighbour_sum", weights))
@@ -177,28 +178,40 @@ def history_weights(config: NextItemConfig, data: Interactions) -> HistoryWeight
     )
 
 
-def item_lists(data: Sequences, config: NextItemConfig, weights: HistoryWeights, *, quick: bool = False) -> csr_array:
+def item_lists(
+    data: Sequences, config: NextItemConfig, weights: HistoryWeights, checkpoint: SumsCheckpoint | None = None
+) -> csr_array:
     """Return the weights of each item's next items: float32 CSR (n_items, n_items), inputs by targets.
 
     Args:
         config: With values of look_ahead and reverse.
-        quick: See `next_item_lists.fit`.
+        checkpoint: Where the sums over pairs are kept.
     """
-    return next(lists_of_each(data, [config], weights, quick=quick))
+    return next(lists_of_each(data, [config], weights, checkpoint=checkpoint))
 
 
 def lists_of_each(
-    data: Sequences, configs: Sequence[NextItemConfig], weights: HistoryWeights, *, quick: bool = False
+    data: Sequences,
+    configs: Sequence[NextItemConfig],
+    weights: HistoryWeights,
+    *,
+    quick: bool = False,
+    checkpoint: SumsCheckpoint | None = None,
 ) -> Iterator[csr_array]:
-    """Yield the lists of each config, as `item_lists`; configs differ in look_ahead and reverse alone."""
+    """Yield the lists of each config, as `item_lists`; configs differ in look_ahead and reverse alone.
+
+    Args:
+        quick: See `next_item_lists.fit`.
+        checkpoint: For a single config.
+    """
     counts, hows = data.counts, [_pair_weights(config) for config in configs]
     regression = penalties(counts, configs[0], weights), scales(counts, configs[0]), configs[0].n_neighbours
     executor = executor_in_use()
     if executor is not None:
-        yield from distributed_lists.fit(executor, data, hows, *regression, quick=quick)
+        yield from distributed_lists.fit(executor, data, hows, *regression, quick=quick, checkpoint=checkpoint)
         return
     for how in hows:
-        yield next_item_lists.fit(data, how, *regression, quick=quick)
+        yield next_item_lists.fit(data, how, *regression, quick=quick, checkpoint=checkpoint)
 
 
 def item_factors(

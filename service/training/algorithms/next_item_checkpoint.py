@@ -1,21 +1,24 @@
-"""The checkpoint of a fit of `next_item`: the scores of candidates that are known, then the lists or the factors.
+"""The checkpoint of a fit of `next_item`: the scores of candidates that are known, then sums and lists, or the factors.
 
 Invariant: a fit that continues ends with the bytes of one that was never interrupted: the generator goes on from where
 it was after the last score.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.training.algorithms.kernels.neighbour_lists import sorted_rows
 from service.training.algorithms.next_item_factors import Factors
 from service.training.basis_checkpoint import BasisCheckpoint
-from service.training.fit_checkpoint import FitCheckpoint, restore, state_of
+from service.training.fit_checkpoint import Arrays, FitCheckpoint, restore, state_of
 from service.training.interactions import Interactions
 
 _LISTS: Final = ("data", "indices", "indptr")
+_SUMS: Final = "sums_"
 
 
 class NextItemCheckpoint:
@@ -53,6 +56,23 @@ class NextItemCheckpoint:
             RunError: The checkpoint cannot be written.
         """
         self._keep(scores=np.array(scores), rng=state_of(self._rng))
+
+    def sums(self) -> list[NDArray[Any]] | None:
+        """Give up the sums over pairs, see `next_item_lists.SumsCheckpoint`, if they are known."""
+        n_arrays = sum(name.startswith(_SUMS) for name in self._found)
+        return [self._found.pop(f"{_SUMS}{number}") for number in range(n_arrays)] or None
+
+    def keep_sums(self, sums: Callable[[], Sequence[NDArray[Any]]]) -> None:
+        """Keep the sums over pairs.
+
+        Raises:
+            RunError: The checkpoint cannot be written.
+        """
+
+        def arrays() -> Arrays:
+            return {**self._found, **{f"{_SUMS}{number}": array for number, array in enumerate(sums())}}
+
+        self._checkpoint.keep(arrays)
 
     def lists(self) -> csr_array | None:
         """Return the lists of next items, if they are known."""

@@ -13,11 +13,12 @@ Of the weights of each input, the largest in absolute value are served. Negative
 MovieLens 1M is .01 lower.
 """
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
 
 import numpy as np
 import scipy.linalg
+from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 
 from service.errors import TrainingDiverged
@@ -47,6 +48,16 @@ _GRAM_ENTRIES: Final = 4  # entries kept of a row of G, for each input of a targ
 _FREQUENCY: Final = 0.25
 
 
+class SumsCheckpoint(Protocol):
+    """Where the sums over pairs are kept: G and the transpose of C, or the arrays of both `Kept`."""
+
+    def sums(self) -> Sequence[NDArray[Any]] | None:
+        """Give up what was kept; None if nothing was."""
+
+    def keep_sums(self, sums: Callable[[], Sequence[NDArray[Any]]]) -> None:
+        """Keep sums, if it is time to."""
+
+
 def fit(
     data: Sequences,
     how: PairWeights,
@@ -56,6 +67,7 @@ def fit(
     *,
     quick: bool = False,
     whole_items: int = WHOLE_ITEMS,
+    checkpoint: SumsCheckpoint | None = None,
 ) -> csr_array:
     """Return the weights of each input, those of its next items with the largest absolute values.
 
@@ -65,6 +77,7 @@ def fit(
         n_kept: Maximum number of next items of an input.
         quick: Whether a target has half as many inputs if not all, which takes an eighth of the time.
         whole_items: Up to so many items, all inputs of a target count.
+        checkpoint: Where the sums over pairs are kept.
 
     Returns:
         float32 CSR (n_items, n_items) with int32 indices, ascending in a row: inputs by targets.
@@ -72,13 +85,21 @@ def fit(
     Raises:
         TrainingDiverged: The regression has no solution in the available precision.
     """
+    sums = None if checkpoint is None else checkpoint.sums()
     if data.n_items <= whole_items:
-        gram, cross = whole_rows(data, occurrences(data), how)
+        gram, cross = whole_rows(data, occurrences(data), how) if sums is None else sums
+        if sums is None and checkpoint is not None:
+            checkpoint.keep_sums(lambda: (gram, cross))
         weights = solved(factored(gram, penalties), cross)
         return joined_lists([largest_of_whole([weights], 0, data.n_items, scales, n_kept)], data.n_items)
     kept_of_gram, n_inputs = entries_kept(data.n_items, quick=quick)
-    comparable = comparable_scales(data.counts)
-    kept, cross_kept = largest_entries(data, occurrences(data), how, comparable, kept_of_gram, n_inputs)
+    if sums is not None:
+        kept, cross_kept = Kept(*sums[:3]), Kept(*sums[3:])
+    else:
+        comparable = comparable_scales(data.counts)
+        kept, cross_kept = largest_entries(data, occurrences(data), how, comparable, kept_of_gram, n_inputs)
+        if checkpoint is not None:
+            checkpoint.keep_sums(lambda: (*kept, *cross_kept))
     candidate_ridge.solve(kept, cross_kept, penalties)
     return largest_of_solved(cross_kept, scales, n_kept)
 

@@ -12,9 +12,11 @@ the order of users. Ranges and parts depend on the data alone.
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.executors.executor import Executor, Ref
@@ -31,7 +33,7 @@ from service.training.algorithms.kernels.pair_rows import (
     rows_of,
     whole_rows,
 )
-from service.training.algorithms.next_item_lists import SOLVED_TARGETS, WHOLE_ITEMS
+from service.training.algorithms.next_item_lists import SOLVED_TARGETS, WHOLE_ITEMS, SumsCheckpoint
 from service.training.interactions import Float32, Float64, Int64
 
 # 1.8 GB of sequences and their order by item.
@@ -39,6 +41,7 @@ _PART_ENTRIES: Final = 1 << 25
 # Additions, of pairs and of columns, in a range of items: some tenths of a second.
 _RANGE_COST: Final = 1e7
 _MOST_RANGES: Final = 256
+_TABLES: Final = 2  # G and C
 _PAIRS: Final = "next_item: pairs"
 _SOLUTIONS: Final = "next_item: solutions"
 _LISTS: Final = "next_item: lists"
@@ -59,6 +62,7 @@ def fit(
     quick: bool = False,
     whole_items: int = WHOLE_ITEMS,
     part_entries: int = _PART_ENTRIES,
+    checkpoint: SumsCheckpoint | None = None,
 ) -> list[csr_array]:
     """Return the weights of each input for each way of counting pairs, as `algorithms.next_item_lists.fit` has them.
 
@@ -66,12 +70,36 @@ def fit(
 
     Args:
         part_entries: Most interactions of a part of the users, unless one user has more.
+        checkpoint: Where the sums over pairs are kept, for a single way of counting them.
 
     Raises:
         TrainingDiverged: The regression has no solution in the available precision.
     """
-    counts = data.counts
-    ranges = item_ranges(counts, hows[0].window)
+    ranges = item_ranges(data.counts, hows[0].window)
+    kept = None if checkpoint is None else checkpoint.sums()
+    if kept is None:
+        split = _sums(executor, data, hows, ranges, quick=quick, whole_items=whole_items, part_entries=part_entries)
+        if checkpoint is not None:
+            checkpoint.keep_sums(partial(_kept, executor, split))
+    else:
+        split = [_placed(executor, kept, *bounds) for bounds in ranges]
+    of_hows = [split[start : start + len(ranges)] for start in range(0, len(split), len(ranges))]
+    if data.n_items <= whole_items:
+        return _of_all_inputs(executor, of_hows, ranges, penalties, scales, n_kept)
+    return _of_few_inputs(executor, of_hows, penalties, scales, n_kept)
+
+
+def _sums(
+    executor: Executor,
+    data: Sequences,
+    hows: Sequence[PairWeights],
+    ranges: list[_Bounds],
+    *,
+    quick: bool,
+    whole_items: int,
+    part_entries: int,
+) -> list[tuple[Ref[Any], ...]]:
+    """Return G and C for each way of counting pairs and each range of items; see `fit`."""
     rows = [(how, *bounds) for how in hows for bounds in ranges]
     parts = _shared(executor, data, part_entries)
     before: list[Ref[PairSums] | None] = [None] * len(rows)
@@ -85,16 +113,29 @@ def fit(
         split = executor.run_split(_whole, last, 2, stage=_PAIRS)
     else:
         n_gram, n_cross = next_item_lists.entries_kept(data.n_items, quick=quick)
-        comparable = executor.put(next_item_lists.comparable_scales(counts))
+        comparable = executor.put(next_item_lists.comparable_scales(data.counts))
         split = executor.run_split(_largest, [(*task, comparable, n_gram, n_cross) for task in last], 2, stage=_PAIRS)
         executor.release([comparable])
     executor.release(sums for sums in before if sums is not None)
     for part in parts:
         executor.release(part)
-    of_hows = [split[start : start + len(ranges)] for start in range(0, len(split), len(ranges))]
-    if data.n_items <= whole_items:
-        return _of_all_inputs(executor, of_hows, ranges, penalties, scales, n_kept)
-    return _of_few_inputs(executor, of_hows, penalties, scales, n_kept)
+    return split
+
+
+def _kept(executor: Executor, split: list[tuple[Ref[Any], ...]]) -> list[NDArray[Any]]:
+    """Return the rows of all ranges as a checkpoint has them."""
+    found: list[NDArray[Any]] = []
+    for refs in zip(*split, strict=True):
+        parts = [executor.get(ref) for ref in refs]
+        found += _joined(parts) if isinstance(parts[0], Kept) else [np.concatenate(parts)]
+    return found
+
+
+def _placed(executor: Executor, kept: Sequence[NDArray[Any]], first: int, end: int) -> tuple[Ref[Any], ...]:
+    """Give the workers a range of rows that a checkpoint had."""
+    rows = [array[first:end] for array in kept]
+    tables = rows if len(rows) == _TABLES else [Kept(*rows[:3]), Kept(*rows[3:])]
+    return tuple(executor.put(table) for table in tables)
 
 
 def item_ranges(counts: Int64, window: int) -> list[_Bounds]:

@@ -1,6 +1,7 @@
 """Workers that share a fit of `next_item` give the model of one process, to the last bit."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from service.training.algorithms.kernels.decayed_tables import part_users, table
 from service.training.algorithms.kernels.item_sequences import Sequences, of_users, sequences
 from service.training.algorithms.kernels.pair_rows import pair_sums, rows_of, whole_rows
 from service.training.algorithms.next_item import NextItemConfig
+from service.training.algorithms.next_item_checkpoint import NextItemCheckpoint
 from service.training.assembly import history_entries
+from service.training.checkpoint_folder import checkpoints_in
 from service.training.data import datasets
 from service.training.distributed import decayed_tables
 from service.training.distributed import next_item_lists as distributed
@@ -90,6 +93,36 @@ def test_workers_find_the_same_lists(
     assert [same(*each) for each in zip(found, expected, strict=True)] == [True, True]
     assert not same(found[0], found[1])
     assert set(workers._folder.iterdir()) == before
+
+
+@pytest.mark.usefixtures("small_ranges")
+@pytest.mark.parametrize("whole_items", [1000, 0])
+@pytest.mark.parametrize("kept_by_workers", [False, True])
+def test_kept_sums_are_not_made_again(
+    workers: LocalExecutor,
+    data: Interactions,
+    ordered: Sequences,
+    whole_items: int,
+    kept_by_workers: bool,
+    tmp_path: Path,
+) -> None:
+    """By threads from those of workers, and the other way round: the pairs do not count any more."""
+    penalties, scales = regression(ordered)
+
+    def lists(given: Sequences, by_workers: bool) -> csr_array:
+        checkpoint = NextItemCheckpoint(data, NextItemConfig(), np.random.default_rng(0))
+        if by_workers:
+            (found,) = distributed.fit(
+                workers, given, [HOW], penalties, scales, 20, whole_items=whole_items, checkpoint=checkpoint
+            )
+            return found
+        return next_item_lists.fit(given, HOW, penalties, scales, 20, whole_items=whole_items, checkpoint=checkpoint)
+
+    nothing = np.zeros_like(ordered.inputs)
+    with checkpoints_in(tmp_path, 0.0):
+        expected = lists(ordered, kept_by_workers)
+        assert expected.nnz
+        assert same(lists(ordered._replace(inputs=nothing, targets=nothing), not kept_by_workers), expected)
 
 
 def test_no_task_reads_more_than_a_part_of_the_users(ordered: Sequences) -> None:
