@@ -66,7 +66,7 @@ def part_of_command(config: Config, token: Path, head: str, address: str) -> Ite
     """
     # Without an answer, the connection of the command says what is wrong.
     labels = labels_at(head, address)
-    if labels is None or (labels and COMMAND_LABEL not in labels[0]):
+    if labels is None or any(COMMAND_LABEL not in each for each in labels):
         yield address
         return
     if labels:

@@ -13,7 +13,7 @@ import typer
 from ops.console.table import table
 from ops.containers.image import unpacked
 from ops.kubernetes import cluster_drill
-from ops.kubernetes.cluster_drill import ClusterDrill, JobFigures
+from ops.kubernetes.cluster_drill import ClusterDrill, JobFigures, Trial
 from ops.kubernetes.life_drill import ALL_STEPS, LifeDrill, LifeFigures
 from ops.kubernetes.manifests import FOLDER
 from ops.kubernetes.small_cluster import RootImage, SmallCluster, image_of_this_machine
@@ -134,13 +134,16 @@ def run_cluster(
     names = [f"node-{number}" for number in range(cluster_drill.N_NODES)]
     with network(cluster_drill.N_NODES, names=names, folder=folder / "nodes") as nodes:
         drill = ClusterDrill(images, nodes, folder, data, overlay, lambda line: print(line, flush=True))
-        return drill.run({name: _alone(drill, name) for name in algorithms})
+        # The first one at the end: its model is the active one when lists are made.
+        return drill.run([_trial(drill, name) for name in reversed(algorithms)])
 
 
-def _alone(drill: ClusterDrill, algorithm: str) -> tuple[str, ...]:
-    """Return the arguments with which a job without the cluster makes what the cluster makes."""
+def _trial(drill: ClusterDrill, algorithm: str) -> Trial:
+    """Return the training of an algorithm, in a short form, that makes the same without the cluster."""
+    if algorithm not in _NETWORKS:
+        return Trial(algorithm)
     # The result of a network depends on the number of members.
-    return ("--workers", str(drill.n_workers())) if algorithm in _NETWORKS else ()
+    return Trial(algorithm, ("--set", "n_epochs=2"), ("--workers", str(drill.n_workers())))
 
 
 def cluster_report(figures: list[JobFigures]) -> str:

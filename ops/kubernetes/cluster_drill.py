@@ -58,6 +58,21 @@ class JobFigures:
     is_equal: bool
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A training to compare.
+
+    Attributes:
+        algorithm: Its algorithm.
+        settings: Arguments of the job in both places.
+        alone: More arguments without the cluster, which make it comparable.
+    """
+
+    algorithm: str
+    settings: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
+
+
 @dataclass
 class ClusterDrill:
     """One drill.
@@ -78,36 +93,35 @@ class ClusterDrill:
     overlay: str
     notify: Callable[[str], None]
 
-    def run(self, algorithms: Mapping[str, Sequence[str]]) -> list[JobFigures]:
-        """Train each algorithm without the cluster and on it, then generate with the last model, in the same way.
+    def run(self, trials: Sequence[Trial]) -> list[JobFigures]:
+        """Do each training without the cluster and on it, then generate with the last model, in the same way.
 
         Args:
-            algorithms: For each, the arguments of the job without the cluster that make it comparable.
+            trials: The trainings, in this order.
 
         Raises:
             RunError: A pod does not do what the manifests say.
         """
-        # The last first: its model is the active one when lists are made.
-        names = list(algorithms)[::-1]
         alone: dict[str, tuple[float, Any]] = {}
         with self._installation("alone", "generation") as installation:
             self._begin(installation)
-            for name in names:
-                alone[name] = self._trained(installation, name, algorithms[name])
-                self.notify(f"train {name}: {alone[name][0]:.1f} s without the cluster.")
+            for trial in trials:
+                alone[trial.algorithm] = self._trained(installation, trial, trial.alone)
+                self.notify(f"train {trial.algorithm}: {alone[trial.algorithm][0]:.1f} s without the cluster.")
             alone["lists"] = self._generated(installation)
             self.notify(f"generate: {alone['lists'][0]:.1f} s without the cluster.")
         found = []
         with self._installation("cluster", "generation", "cluster") as installation:
             self._begin(installation)
-            self._start_members(installation)
-            for name in names:
+            self._start_cluster(installation)
+            for trial in trials:
                 loss = _Loss(installation, self.notify)
                 with loss:
-                    cluster_s, made = self._trained(installation, name, ())
-                alone_s, expected = alone[name]
-                found.append(JobFigures(f"train {name}", alone_s, cluster_s, loss.n_killed, made == expected))
-                self.notify(f"train {name}: {cluster_s:.1f} s on the cluster.")
+                    cluster_s, made = self._trained(installation, trial, ())
+                name = f"train {trial.algorithm}"
+                alone_s, expected = alone[trial.algorithm]
+                found.append(JobFigures(name, alone_s, cluster_s, loss.n_killed, made == expected))
+                self.notify(f"{name}: {cluster_s:.1f} s on the cluster.")
                 loss.successor().wait_ready(_READY_S)
             cluster_s, made = self._generated(installation)
             found.append(JobFigures("generate", alone["lists"][0], cluster_s, None, made == alone["lists"][1]))
@@ -141,17 +155,28 @@ class ClusterDrill:
         lines += [f"{users[user]},{items[item]},{rating}" for user, item, rating in zip(*columns, strict=True)]
         (installation.volumes.claim("recollect-data", _GID) / "ratings.csv").write_text("\n".join(lines) + "\n")
 
-    def _start_members(self, installation: SmallCluster) -> None:
-        members = [installation.start(*WORKER, number) for number in range(N_WORKER_PODS)]
-        # After its workers, as it may happen: they wait.
-        members.append(installation.start(*HEAD))
-        for pod in members:
-            self.notify(f"{pod.name} is ready {pod.wait_ready(_READY_S):.1f} s after its start.")
+    def _start_cluster(self, installation: SmallCluster) -> None:
+        """Start the head and the workers, and ask a worker's pod for the cluster, as an operator does.
 
-    def _trained(self, installation: SmallCluster, algorithm: str, more: Sequence[str]) -> tuple[float, Any]:
+        Raises:
+            RunError: Not all of them are in it.
+        """
+        pods = [installation.start(*WORKER, number) for number in range(N_WORKER_PODS)]
+        # After its workers, as it may happen: they wait.
+        pods.append(installation.start(*HEAD))
+        for pod in pods:
+            self.notify(f"{pod.name} is ready {pod.wait_ready(_READY_S):.1f} s after its start.")
+        listed = pods[0].execute(["recollect", "cluster", "status", "--json"], _READY_S)
+        nodes = json.loads(listed.stdout)["nodes"] if listed.returncode == 0 else []
+        n_workers = sum(node["n_workers"] for node in nodes)
+        if len(nodes) != len(pods) or n_workers != self.n_workers():
+            raise RunError(f"The cluster is not whole: {listed.stdout}{listed.stderr}")
+        self.notify(f"The cluster has {n_workers} workers in {len(nodes)} pods.")
+
+    def _trained(self, installation: SmallCluster, trial: Trial, more: Sequence[str]) -> tuple[float, Any]:
         models = installation.volumes.claim("recollect-models", _GID)
         before = set(published(models))
-        took_s = self._done(installation, TRAINING, ("--algorithm", algorithm, "--force", *more))
+        took_s = self._done(installation, TRAINING, ("--algorithm", trial.algorithm, "--force", *trial.settings, *more))
         (version,) = set(published(models)) - before
         manifest = json.loads((models / version / "manifest.json").read_text())
         return took_s, {name: array["sha256"] for name, array in manifest["arrays"].items()}

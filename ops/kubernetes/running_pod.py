@@ -5,7 +5,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +51,14 @@ class RunningPod:
     def is_alive(self) -> bool:
         """Whether its container runs."""
         return self._pod.process.poll() is None
+
+    def execute(self, argv: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+        """Run a command in it, as `kubectl exec` does.
+
+        Raises:
+            RunError: It does not run.
+        """
+        return self._pod.execute(argv, timeout_s)
 
     def wait_ready(self, timeout_s: float) -> float:
         """Wait until it is ready, and return the seconds since its start.

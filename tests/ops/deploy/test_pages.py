@@ -125,7 +125,7 @@ def test_the_commands_of_kubernetes_run(stand_ins: dict[str, str], tmp_path: Pat
         "kubectl -n recollect exec deployment/recollect-cluster-worker -- recollect cluster status",
         "kubectl -n recollect create job training-on-many-nodes --from=cronjob/recollect-training",
         "kubectl -n recollect scale deployment/recollect-cluster-worker --replicas 8",
-        "python -m ops.kubernetes cluster --algorithms ials,two_tower --training-image recollect-training",
+        "python -m ops.kubernetes cluster --data demo:3000x1000x200000 --algorithms ials,two_tower",
         "python -m ops.kubernetes life --rate 300 --image recollect --training-image recollect-training",
         "kubectl -n recollect logs statefulset/recollect-replica",
         "kubectl -n recollect exec deployment/recollect-edge -- tail /var/lib/recollect/logs/nginx-0.access.log",

@@ -32,7 +32,7 @@ OVERLAYS = ("one-node", "many-nodes")
 Labels = Mapping[str, str]
 
 
-MEMBERS = ("cluster-head", "cluster-worker", "training", "generation")
+PARTS_OF_CLUSTER = ("cluster-head", "cluster-worker", "training", "generation")
 
 
 def customised(folder: Path, overlay: str, *components: str) -> Manifests:
@@ -290,8 +290,8 @@ def test_only_these_connections_are_allowed(manifests: Manifests) -> None:
     }
     # The last one is for those that Ray chooses.
     ports = (6379, 7379, 8080, 8081, 8091, 41234)
-    members = [name for name, held in labels.items() if held.get("recollect/cluster") == "member"]
-    assert sorted(members) in ([], sorted(MEMBERS))
+    parts = [name for name, held in labels.items() if held.get("recollect/cluster") == "part"]
+    assert sorted(parts) in ([], sorted(PARTS_OF_CLUSTER))
     found = {
         (source, target, port)
         for source, target, port in itertools.product(labels, labels, ports)
@@ -302,7 +302,7 @@ def test_only_these_connections_are_allowed(manifests: Manifests) -> None:
         ("edge", "replica", 8081),
         ("replica", "redis", 6379),
         ("consumer", "redis", 6379),
-        *itertools.product(members, members, ports),
+        *itertools.product(parts, parts, ports),
     }
     outside = {
         (source, target, port)
