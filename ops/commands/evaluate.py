@@ -89,11 +89,11 @@ def command(
     from service.errors import UsageError
     from service.models.history.rating_scale import RatingScale
     from service.training.algorithms.kernels import threads as training_threads
-    from service.training.checkpoint_folder import checkpoints_in
+    from service.training.checkpoints.folder import checkpoints_in
     from service.training.evaluation import split_dataset
     from service.training.evaluation.comparison import compare
     from service.training.evaluation.evaluation_protocol import TIME_SPLITS, EvaluationProtocol
-    from service.training.incumbent import on_scale
+    from service.training.promotion.incumbent import on_scale
     from service.training.selection.candidates import CANDIDATES
 
     if report is not None:

@@ -173,9 +173,9 @@ def _search(
     from service.models.history.rating_scale import RatingScale
     from service.training import pipeline
     from service.training.data import datasets
+    from service.training.data.scale_detection import noted
     from service.training.evaluation.measures.per_user import MeasureName
-    from service.training.incumbent import on_scale
-    from service.training.scale_detection import noted
+    from service.training.promotion.incumbent import on_scale
     from service.training.search.search_run import search as run_search
     from service.training.suitability import require_suitable
 

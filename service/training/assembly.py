@@ -14,7 +14,7 @@ from service.models.networks.networks import Networks
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import hyperparameters
 from service.training.interactions import Float32, Float64, Int32, Int64, Interactions
-from service.training.popularity_counts import decayed
+from service.training.popularity.counts import decayed
 
 
 def assemble(

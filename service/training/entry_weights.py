@@ -10,7 +10,7 @@ from service.models.fold_in.neighbour_sum import NEGLIGIBLE
 from service.models.fold_in.settings import FoldIn
 from service.models.history.user_history import RATING
 from service.models.history.weights import DAY_S, MOST_DISLIKES, HistoryWeights
-from service.training.algorithms.kernels.sparse_products import weighted_sums
+from service.training.algorithms.kernels.sparse.products import weighted_sums
 from service.training.assembly import HistoryEntries, event_types
 from service.training.interactions import Float32, Float64, Int32, Int64, Interactions
 

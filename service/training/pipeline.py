@@ -23,23 +23,25 @@ from service.models.history.rating_scale import RatingScale
 from service.models.publication import publication
 from service.models.publication.index_building import IndexRules
 from service.models.snapshot import ModelSnapshot
-from service.training import incumbent, measured_choice, promotion_report
 from service.training.algorithms.registry import DISTRIBUTED, ConfiguredAlgorithm
-from service.training.checkpoint_folder import checkpoints_in
+from service.training.checkpoints.folder import checkpoints_in
 from service.training.data import datasets
 from service.training.data.data_request import DataRequest, as_request
-from service.training.erased_interactions import without_erased
+from service.training.data.erased_interactions import without_erased
+from service.training.data.scale_detection import noted
+from service.training.deep.onnx.files import with_onnx_files
 from service.training.evaluation.comparison import describe_dataset
-from service.training.hold_out import hold_out
+from service.training.hold_out.split import hold_out
 from service.training.interactions import Interactions, Progress, no_progress
-from service.training.onnx_files import with_onnx_files
-from service.training.popularity_counts import decayed
-from service.training.popularity_half_life import best_half_life_days
-from service.training.scale_detection import noted
+from service.training.popularity.counts import decayed
+from service.training.popularity.half_life import best_half_life_days
+from service.training.popularity.user_clusters import user_clusters
+from service.training.promotion import incumbent
+from service.training.promotion.report import report
+from service.training.selection import measured_choice
 from service.training.selection.candidates import AUTO
 from service.training.selection.selection import budget_for
 from service.training.suitability import require_suitable
-from service.training.user_clusters import user_clusters
 from telemetry.pseudonym import Pseudonymiser
 
 
@@ -63,7 +65,7 @@ def train(
         data: The source, see `datasets.read`.
         algorithm: A name; None or "auto" for the one whose lists are best, see `selection`.
         settings: `key=value` texts, with a name only.
-        scale: The rating scale; None for the declared one, or that of `scale_detection.settle`.
+        scale: The rating scale; None for the declared one, or that of `data.scale_detection.settle`.
         seed: The seed of the generators; the same seed and data give the same model.
         activate: True to activate the new version, False not to; None to activate it unless its lists lose to
             popularity, or it is much worse than the active one, see `promotion`.
@@ -117,7 +119,7 @@ def train(
         )
         snapshot = with_onnx_files(snapshot)
         active = incumbent.active(config.models_dir)
-        measures = promotion_report.report(
+        measures = report(
             candidate, held_out, choice.measured, active, limit_s=most_s, seed=measure_seed, others=choice.others()
         )
         described = describe_dataset(interactions)

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from service.training.evaluation import splits
 from service.training.evaluation.measures.relevance import relevant_items
 from service.training.evaluation.top_n_lists import top_n_lists
-from service.training.hold_out import HoldOut, hold_out
-from service.training.hold_out_measures import popularity_quality
+from service.training.hold_out.list_quality import quality
+from service.training.hold_out.measures import popularity_quality
+from service.training.hold_out.split import HoldOut, hold_out
 from service.training.interactions import Interactions, no_progress
-from service.training.list_quality import quality
-from service.training.measured_choice import of_best
+from service.training.selection.measured_choice import of_best
 from tests.support.interactions import rated
 
 _DAY_S: Final = 86_400

@@ -1,17 +1,12 @@
-"""Reference of `ials` and `kernels.ridge`: dense, in float64, without rotations."""
+"""Reference of `ials` and `kernels.sparse.ridge`: dense, in float64, without rotations."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.training.algorithms.ials import (
-    IalsConfig,
-    first_table,
-    mean_of_ratings,
-    unobserved_weight,
-)
-from service.training.algorithms.ials_rows import Confidences, RowInteractions
+from service.training.algorithms.ials.ials import IalsConfig, first_table, mean_of_ratings, unobserved_weight
+from service.training.algorithms.ials.rows import Confidences, RowInteractions
 from service.training.assembly import assemble, history_entries
 from service.training.entry_weights import entry_weights, undecayed
 from service.training.interactions import Float64, Interactions

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from service.training.algorithms.ease import EaseConfig
+from service.training.algorithms.ease.ease import EaseConfig
 from service.training.algorithms.item_knn import ItemKnnConfig, weights_and_norms
 from service.training.assembly import assemble, history
 from service.training.entry_weights import positives

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from service.models.history.user_history import UserHistory
 from service.models.history.weights import HistoryWeights
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.kernels.decayed_pairs import PairWeights
+from service.training.algorithms.kernels.next_item.decayed_pairs import PairWeights
 
 Table = NDArray[np.float64]
 
 
 def statistics(model: ModelSnapshot, weights: HistoryWeights, how: PairWeights) -> tuple[Table, Table]:
-    """Return G and C of `kernels.decayed_pairs`, float64 (n_items, n_items) each, from the histories of a model."""
+    """Return G and C of `decayed_pairs`, float64 (n_items, n_items) each, from the histories of a model."""
     n_items = len(model.items)
     gram, cross = np.zeros((n_items, n_items)), np.zeros((n_items, n_items))
     for user_row in range(len(model.users)):

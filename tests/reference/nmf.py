@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from service.training.algorithms.kernels import visit_order
-from service.training.algorithms.kernels.factor_training import FactorTables
+from service.training.algorithms.kernels.factors import visit_order
+from service.training.algorithms.kernels.factors.training import FactorTables
 from service.training.algorithms.nmf import NmfConfig, first_tables
 from service.training.interactions import Interactions
 

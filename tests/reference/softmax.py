@@ -6,7 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from service.training.algorithms.softmax import BETA_1, BETA_2, EPSILON, MiniBatch, SoftmaxConfig, draw, first_factors
+from service.training.algorithms.softmax.softmax import (
+    BETA_1,
+    BETA_2,
+    EPSILON,
+    MiniBatch,
+    SoftmaxConfig,
+    draw,
+    first_factors,
+)
 from service.training.assembly import assemble
 from service.training.interactions import Float64, Interactions
 

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from service.training.algorithms.kernels import visit_order
-from service.training.algorithms.kernels.factor_training import FactorTables, learning_rates
+from service.training.algorithms.kernels.factors import visit_order
+from service.training.algorithms.kernels.factors.training import FactorTables, learning_rates
 from service.training.algorithms.svdpp import PARAMETERS, SvdppConfig, first_tables
 from service.training.interactions import Interactions
 

@@ -16,14 +16,16 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import ials, next_item, pure_svd, svd
-from service.training.algorithms.ials import IalsConfig
+from service.training.algorithms import pure_svd, svd
+from service.training.algorithms.ials import ials
+from service.training.algorithms.ials.ials import IalsConfig
 from service.training.algorithms.kernels import threads
-from service.training.algorithms.next_item import NextItemConfig
+from service.training.algorithms.next_item import next_item
+from service.training.algorithms.next_item.next_item import NextItemConfig
 from service.training.algorithms.pure_svd import PureSvdConfig
 from service.training.algorithms.registry import Fit
 from service.training.algorithms.svd import SvdConfig
-from service.training.checkpoint_folder import Checkpoint, checkpoints_in
+from service.training.checkpoints.folder import Checkpoint, checkpoints_in
 from service.training.data import datasets
 from service.training.interactions import Interactions, Progress, no_progress
 

@@ -18,11 +18,11 @@ import numpy as np
 from service.errors import DataError
 from service.executors.executor import Executor, using
 from service.executors.local_executor import LocalExecutor
-from service.training import hold_out_measures
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import datasets
-from service.training.hold_out import HoldOut, hold_out
+from service.training.hold_out.measures import measure
+from service.training.hold_out.split import HoldOut, hold_out
 from service.training.interactions import Interactions
 
 HEADINGS: Final = ("algorithm", "how", "exchange", "epoch s", "to one thread", "besides s", "measure", "mean", "spread")
@@ -144,7 +144,7 @@ def _measure(
     candidate = replace(candidate, config=config, algorithm=fit)
     started_s = time.perf_counter()
     with threads.limit(way.n_threads), using(executor):
-        found, _ = hold_out_measures.measure(
+        found, _ = measure(
             *(data, hidden, candidate, np.random.SeedSequence(seed)), lambda *_: ticks_s.append(time.perf_counter())
         )
     *epochs_s, ended_s = ticks_s

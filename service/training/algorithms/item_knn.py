@@ -35,8 +35,8 @@ from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
-from service.training.algorithms.kernels.neighbour_lists import item_neighbourhood, push_bounded
-from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
+from service.training.algorithms.kernels.neighbours.lists import item_neighbourhood, push_bounded
+from service.training.algorithms.kernels.sparse.rows import SparseRows, sparse_rows
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.weighted_history import WeightedHistory
 from service.training.assembly import assemble, history

@@ -6,7 +6,7 @@ With a baseline b(u, i) and the k users v most similar to u that rated i, the pr
 
 and b(u, i) for fewer than min_k neighbours, an unknown user or an unknown item; item neighbours are symmetrical
 (Herlocker, Konstan, Borchers and Riedl, "An algorithmic framework for performing collaborative filtering", SIGIR 1999;
-`kernels.neighbour_search` defines the similarities). There is one algorithm for each baseline:
+`kernels.neighbours.search` defines the similarities). There is one algorithm for each baseline:
 
     knn_basic       the mean of all ratings, which cancels out with neighbours
     knn_means       the mean rating of each user, or of each item if items are neighbours
@@ -34,11 +34,10 @@ from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import baseline, rating_fold_in
 from service.training.algorithms.baseline import Baseline, BaselineConfig
 from service.training.algorithms.hyperparameters import Hyperparameters
-from service.training.algorithms.kernels import neighbour_search
-from service.training.algorithms.kernels.neighbour_lists import sorted_rows
-from service.training.algorithms.kernels.neighbour_search import SIMILARITIES, ComparedRows
-from service.training.algorithms.kernels.rating_unit import unit_of
-from service.training.algorithms.kernels.sparse_rows import group_pairs, row_means, sparse_rows
+from service.training.algorithms.kernels.factors.rating_unit import unit_of
+from service.training.algorithms.kernels.neighbours.lists import sorted_rows
+from service.training.algorithms.kernels.neighbours.search import SIMILARITIES, ComparedRows, nearest, predict_pairs
+from service.training.algorithms.kernels.sparse.rows import group_pairs, row_means, sparse_rows
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Interactions, Progress
@@ -104,7 +103,7 @@ def _algorithm(name: str, estimate_baseline: EstimateBaseline) -> Algorithm:
         base = estimate_baseline(ratings, config)
         scale = (data.rating_min, data.rating_max)
         compared = _compared(ratings, ratings.T.tocsr(), config, scale)
-        similar = neighbour_search.nearest(compared, config.n_neighbours, float(config.serving_shrinkage), progress)
+        similar = nearest(compared, config.n_neighbours, float(config.serving_shrinkage), progress)
         return assemble(
             data,
             name,
@@ -137,7 +136,7 @@ def predict(snapshot: ModelSnapshot, user_rows: NDArray[np.int32], item_rows: ND
     else:
         residuals = _residuals(by_user, snapshot.global_mean, *biases)
         x_rows, y_rows = item_rows, user_rows
-    predicted = neighbour_search.predict_pairs(compared, residuals, group_pairs(x_rows), y_rows, config.k, config.min_k)
+    predicted = predict_pairs(compared, residuals, group_pairs(x_rows), y_rows, config.k, config.min_k)
     predicted += snapshot.user_bias[user_rows]
     predicted += snapshot.item_bias[item_rows]
     predicted += snapshot.global_mean

@@ -32,18 +32,19 @@ from service.errors import UsageError
 from service.models.fold_in.settings import FoldIn
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.hyperparameters import Hyperparameters
-from service.training.algorithms.kernels import threads, visit_order
+from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
-from service.training.algorithms.kernels.factor_training import (
+from service.training.algorithms.kernels.factors import visit_order
+from service.training.algorithms.kernels.factors.rating_unit import Unit, in_unit, unit_of
+from service.training.algorithms.kernels.factors.training import (
     FactorTables,
     build_snapshot,
     draw_uniform,
     run_epochs,
     zero_bias_tables,
 )
-from service.training.algorithms.kernels.rating_unit import Unit, in_unit, unit_of
-from service.training.algorithms.kernels.vectors import AHEAD, prefetch, product
-from service.training.algorithms.kernels.visit_order import VisitedRatings
+from service.training.algorithms.kernels.factors.vectors import AHEAD, prefetch, product
+from service.training.algorithms.kernels.factors.visit_order import VisitedRatings
 from service.training.algorithms.rating_fold_in import AS_RATED
 from service.training.algorithms.registry import Algorithm
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress

@@ -18,7 +18,7 @@ from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble
 from service.training.interactions import Interactions, Progress
-from service.training.popularity_counts import decayed
+from service.training.popularity.counts import decayed
 
 NAME: Final = "popularity"
 

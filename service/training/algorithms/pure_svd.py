@@ -14,7 +14,7 @@ A user's vector is a sum of the rows of D_i^-b V, the input factors, in which la
 slow equivalent.
 
 Invariant: the result depends on data, hyperparameters and generator alone, and on no number of threads or workers, see
-`kernels.randomised_svd`.
+`kernels.sparse.randomised_svd`.
 """
 
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.weighted_history import WeightedHistory
 from service.training.assembly import assemble, history, history_entries
-from service.training.basis_checkpoint import BasisCheckpoint
+from service.training.checkpoints.basis import BasisCheckpoint
+from service.training.checkpoints.fit import FitCheckpoint
 from service.training.distributed.sparse_tables import leading_vectors
 from service.training.distributed.user_sums import folded_in
 from service.training.entry_weights import positives
-from service.training.fit_checkpoint import FitCheckpoint
 from service.training.interactions import Float32, Float64, Int64, Interactions, Progress
 
 NAME: Final = "pure_svd"

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from service.models.fold_in.settings import FoldIn
 from service.models.history.weights import HistoryWeights
-from service.training.algorithms.kernels.factor_training import learning_rates
-from service.training.algorithms.kernels.rating_unit import Unit
+from service.training.algorithms.kernels.factors.rating_unit import Unit
+from service.training.algorithms.kernels.factors.training import learning_rates
 
 AS_RATED: Final = HistoryWeights(dislike_weight=1.0)
 # Instead of an infinite penalty, where a learning rate of 0 learns nothing.

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from service.errors import UsageError, did_you_mean
 from service.models.snapshot import ModelSnapshot
-from service.training import predictions
-from service.training.algorithms import hyperparameters
+from service.training.algorithms import hyperparameters, predictions
 from service.training.interactions import Interactions, Progress
 
 Fit = Callable[[Interactions, Any, np.random.Generator, Progress], ModelSnapshot]
@@ -57,18 +56,18 @@ _MODULES: Final = {
     "svd": ("train", "svd"),
     "svdpp": ("train", "svdpp"),
     "nmf": ("train", "nmf"),
-    "bayesian_mf": ("train", "bayesian_mf"),
+    "bayesian_mf": ("train", "bayesian_mf.bayesian_mf"),
     "slope_one": ("train", "slope_one"),
     "knn_basic": ("train", "knn"),
     "knn_means": ("train", "knn"),
     "knn_baseline": ("train", "knn"),
     "baseline": ("train", "baseline"),
-    "ials": ("train", "ials"),
-    "softmax": ("train", "softmax"),
-    "ease": ("train", "ease"),
+    "ials": ("train", "ials.ials"),
+    "softmax": ("train", "softmax.softmax"),
+    "ease": ("train", "ease.ease"),
     "item_knn": ("train", "item_knn"),
     "pure_svd": ("train", "pure_svd"),
-    "next_item": ("train", "next_item"),
+    "next_item": ("train", "next_item.next_item"),
     "popularity": ("train", "popularity"),
     "sequence": ("deep", "sequence"),
     "two_tower": ("deep", "two_tower"),

@@ -27,10 +27,9 @@ from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import rating_fold_in
 from service.training.algorithms.hyperparameters import Hyperparameters
-from service.training.algorithms.kernels import neighbour_lists
 from service.training.algorithms.kernels.compiled import compiled
-from service.training.algorithms.kernels.neighbour_lists import push_bounded, sorted_rows
-from service.training.algorithms.kernels.sparse_rows import PairGroups, SparseRows, group_pairs, row_means, sparse_rows
+from service.training.algorithms.kernels.neighbours.lists import BLOCK_ROWS, neighbour_lists, push_bounded, sorted_rows
+from service.training.algorithms.kernels.sparse.rows import PairGroups, SparseRows, group_pairs, row_means, sparse_rows
 from service.training.algorithms.kernels.threads import run_in_blocks
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble, history
@@ -57,7 +56,7 @@ def fit(data: Interactions, config: SlopeOneConfig, _rng: np.random.Generator, p
     def write(start: int, stop: int, neighbours: Int32, weights: Float32, counts: Int64) -> None:
         _most_often_together(by_item, by_user, start, stop, neighbours, weights, counts)
 
-    residuals = neighbour_lists.neighbour_lists(write, len(data.items), config.n_neighbours, progress)
+    residuals = neighbour_lists(write, len(data.items), config.n_neighbours, progress)
     mean = ratings.data.mean(dtype=np.float64)
     user_bias = row_means(ratings, ratings.data - mean)
     item_bias = row_means(ratings_by_item, by_item.values - mean - user_bias[by_item.indices])
@@ -85,7 +84,7 @@ def predict(snapshot: ModelSnapshot, user_rows: NDArray[np.int32], item_rows: ND
     def work(start: int, stop: int) -> None:
         _mean_deviations(by_item, by_user, pairs, start, stop, user_rows, predicted)
 
-    run_in_blocks(work, pairs.rows.size, neighbour_lists.BLOCK_ROWS)
+    run_in_blocks(work, pairs.rows.size, BLOCK_ROWS)
     mean = np.float64(snapshot.global_mean)
     predicted += row_means(snapshot.history, by_user.values - mean)[user_rows]
     predicted += mean
@@ -127,7 +126,7 @@ def _compare(
 def _most_often_together(
     by_item: SparseRows, by_user: SparseRows, start: int, stop: int, neighbours: Int32, weights: Float32, counts: Int64
 ) -> None:  # pragma: no cover  # compiled; tests/reference/slope_one.py
-    """Write the lists of items start to stop; see `neighbour_lists.WriteLists`."""
+    """Write the lists of items start to stop; see `kernels.neighbours.lists.WriteLists`."""
     n_items = by_item.indptr.size - 1
     sums, touched = np.zeros((n_items, 2)), np.empty(n_items + 1, np.int32)
     keys, best = np.empty(neighbours.shape[1]), np.empty(neighbours.shape[1], np.int64)

@@ -21,8 +21,9 @@ import numpy as np
 
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import rating_fold_in
-from service.training.algorithms.kernels import visit_order
-from service.training.algorithms.kernels.factor_training import (
+from service.training.algorithms.kernels.factors import visit_order
+from service.training.algorithms.kernels.factors.rating_unit import in_unit, unit_of
+from service.training.algorithms.kernels.factors.training import (
     DescentConfig,
     FactorTables,
     build_snapshot,
@@ -31,11 +32,10 @@ from service.training.algorithms.kernels.factor_training import (
     run_epochs,
     zero_bias_tables,
 )
-from service.training.algorithms.kernels.rating_unit import in_unit, unit_of
 from service.training.algorithms.registry import Algorithm
+from service.training.checkpoints.table import TableCheckpoint
 from service.training.distributed.svd import epoch_in_use
 from service.training.interactions import Interactions, Progress
-from service.training.table_checkpoint import TableCheckpoint
 
 NAME: Final = "svd"
 PARAMETERS: Final = ("bu", "bi", "pu", "qi")

@@ -26,9 +26,10 @@ import numpy as np
 
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import rating_fold_in
-from service.training.algorithms.kernels import visit_order
 from service.training.algorithms.kernels.compiled import compiled
-from service.training.algorithms.kernels.factor_training import (
+from service.training.algorithms.kernels.factors import visit_order
+from service.training.algorithms.kernels.factors.rating_unit import in_unit, unit_of
+from service.training.algorithms.kernels.factors.training import (
     DescentConfig,
     FactorTables,
     build_snapshot,
@@ -37,9 +38,8 @@ from service.training.algorithms.kernels.factor_training import (
     run_epochs,
     zero_bias_tables,
 )
-from service.training.algorithms.kernels.rating_unit import in_unit, unit_of
-from service.training.algorithms.kernels.vectors import AHEAD, prefetch, product
-from service.training.algorithms.kernels.visit_order import VisitedRatings
+from service.training.algorithms.kernels.factors.vectors import AHEAD, prefetch, product
+from service.training.algorithms.kernels.factors.visit_order import VisitedRatings
 from service.training.algorithms.registry import Algorithm
 from service.training.interactions import Float32, Int32, Interactions, Progress
 

@@ -3,23 +3,24 @@
 A task sums over one part of the users, from their sequences and the table of the items that all tasks read. It returns
 a Gramian and a table of the items, which are added here.
 
-Invariant: the statistics are those of `kernels.decayed_tables.table_statistics`, to the last bit: parts depend on the
-number of users alone, and are added in their order.
+Invariant: the statistics are those of `kernels.next_item.decayed_tables.table_statistics`, to the last bit: parts
+depend on the number of users alone, and are added in their order.
 """
 
 from typing import Final
 
 from service.executors.executor import executor_in_use
-from service.training.algorithms.kernels import row_parts, threads
-from service.training.algorithms.kernels.decayed_pairs import PairWeights
-from service.training.algorithms.kernels.decayed_tables import (
+from service.training.algorithms.kernels import threads
+from service.training.algorithms.kernels.next_item.decayed_pairs import PairWeights
+from service.training.algorithms.kernels.next_item.decayed_tables import (
     TableStatistics,
     add_to,
     part_statistics,
     part_users,
     table_statistics,
 )
-from service.training.algorithms.kernels.item_sequences import Sequences, of_users
+from service.training.algorithms.kernels.next_item.item_sequences import Sequences, of_users
+from service.training.algorithms.kernels.sparse import row_parts
 from service.training.interactions import Float32
 
 _STAGE: Final = "next_item: statistics"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.executors.executor import Executor, Ref, executor_in_use
-from service.training.algorithms.ials_rows import RowInteractions, SolvableRows
+from service.training.algorithms.ials.rows import RowInteractions, SolvableRows
 from service.training.interactions import Float32, Float64, Int64
 
 # A row costs as much as so many of its interactions, however few it has.

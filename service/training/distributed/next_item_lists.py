@@ -6,8 +6,8 @@ part, so that each task reads one part of the sequences and the sums of its own 
 of all items and others solve for ranges of targets; or, of many items, tasks solve for ranges of targets from the
 largest entries of all rows.
 
-Invariant: the lists are those of `algorithms.next_item_lists.fit`, to the last bit, because each sum is continued in
-the order of users. Ranges and parts depend on the data alone.
+Invariant: the lists are those of `algorithms.next_item.list_form.fit`, to the last bit, because each sum is continued
+in the order of users. Ranges and parts depend on the data alone.
 """
 
 import itertools
@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.executors.executor import Executor, Ref
-from service.training.algorithms import next_item_lists
-from service.training.algorithms.kernels import candidate_ridge
-from service.training.algorithms.kernels.decayed_pairs import Occurrences, PairWeights, occurrences
-from service.training.algorithms.kernels.item_sequences import Sequences, of_users
-from service.training.algorithms.kernels.neighbour_lists import joined_lists
-from service.training.algorithms.kernels.pair_rows import (
+from service.training.algorithms.kernels.neighbours.lists import joined_lists
+from service.training.algorithms.kernels.next_item import candidate_ridge
+from service.training.algorithms.kernels.next_item.decayed_pairs import Occurrences, PairWeights, occurrences
+from service.training.algorithms.kernels.next_item.item_sequences import Sequences, of_users
+from service.training.algorithms.kernels.next_item.pair_rows import (
     Kept,
     PairSums,
     largest_entries,
@@ -33,7 +32,8 @@ from service.training.algorithms.kernels.pair_rows import (
     rows_of,
     whole_rows,
 )
-from service.training.algorithms.next_item_lists import SOLVED_TARGETS, WHOLE_ITEMS, SumsCheckpoint
+from service.training.algorithms.next_item import list_form
+from service.training.algorithms.next_item.list_form import SOLVED_TARGETS, WHOLE_ITEMS, SumsCheckpoint
 from service.training.interactions import Float32, Float64, Int64
 
 # 1.8 GB of sequences and their order by item.
@@ -64,7 +64,7 @@ def fit(
     part_entries: int = _PART_ENTRIES,
     checkpoint: SumsCheckpoint | None = None,
 ) -> list[csr_array]:
-    """Return the weights of each input for each way of counting pairs, as `algorithms.next_item_lists.fit` has them.
+    """Return the weights of each input for each way of counting pairs, as `list_form.fit` has them.
 
     Several ways at once keep workers busy while one of them factors a matrix.
 
@@ -112,8 +112,8 @@ def _sums(
     if data.n_items <= whole_items:
         split = executor.run_split(_whole, last, 2, stage=_PAIRS)
     else:
-        n_gram, n_cross = next_item_lists.entries_kept(data.n_items, quick=quick)
-        comparable = executor.put(next_item_lists.comparable_scales(data.counts))
+        n_gram, n_cross = list_form.entries_kept(data.n_items, quick=quick)
+        comparable = executor.put(list_form.comparable_scales(data.counts))
         split = executor.run_split(_largest, [(*task, comparable, n_gram, n_cross) for task in last], 2, stage=_PAIRS)
         executor.release([comparable])
     executor.release(sums for sums in before if sums is not None)
@@ -193,7 +193,7 @@ def _of_all_inputs(
     executor.release([*factors, *(cross for _, cross in tasks)])
     of_ranges = [weights[start : start + len(ranges)] for start in range(0, len(weights), len(ranges))]
     lists = executor.run(
-        next_item_lists.largest_of_whole,
+        list_form.largest_of_whole,
         [(parts, *bounds, scales, n_kept) for parts in of_ranges for bounds in ranges],
         stage=_LISTS,
     )
@@ -220,7 +220,7 @@ def _of_few_inputs(
     found, n_ranges = [], len(of_hows[0])
     for start in range(0, len(solved), n_ranges):
         weights = _joined([executor.get(part) for part in solved[start : start + n_ranges]])
-        found.append(next_item_lists.largest_of_solved(weights, scales, n_kept))
+        found.append(list_form.largest_of_solved(weights, scales, n_kept))
     executor.release(solved)
     return found
 
@@ -258,11 +258,11 @@ def _largest(
 
 
 def _factored(grams: list[Float32], penalties: Float64) -> Float32:
-    return next_item_lists.factored(np.concatenate(grams), penalties)
+    return list_form.factored(np.concatenate(grams), penalties)
 
 
 def _solved(factor: Float32, cross: Float32) -> Float32:
-    return next_item_lists.solved(factor, cross.copy())
+    return list_form.solved(factor, cross.copy())
 
 
 def _solved_for_few(gram: Kept, cross: Kept, penalties: Float64) -> Kept:

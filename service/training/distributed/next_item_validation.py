@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 
 from service.executors.executor import executor_in_use
-from service.training.algorithms.kernels import row_parts
-from service.training.algorithms.next_item_validation import Validation
+from service.training.algorithms.kernels.sparse import row_parts
+from service.training.algorithms.next_item.validation import Validation
 from service.training.interactions import Float64, Int64
 
 _TASKS: Final = 32

@@ -5,8 +5,8 @@ transpose is a sum over larger parts of the users: a task computes the sum of on
 the items, and another task adds the sums of a part of the items. So what is exchanged in a step is, for each part for
 sums, a table of the items; and the whole table of the items once, which all tasks of the users read.
 
-Invariant: parts depend on the size alone (`kernels.row_parts`), and sums over them are added in their order: the bits
-are those of `ThreadedProducts`.
+Invariant: parts depend on the size alone (`kernels.sparse.row_parts`), and sums over them are added in their order: the
+bits are those of `ThreadedProducts`.
 """
 
 from typing import Final, NamedTuple
@@ -15,8 +15,9 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from service.executors.executor import Executor, Ref, executor_in_use
-from service.training.algorithms.kernels import row_parts
-from service.training.algorithms.kernels.randomised_svd import (
+from service.training.algorithms.kernels.sparse import row_parts
+from service.training.algorithms.kernels.sparse.products import add_product, times_table
+from service.training.algorithms.kernels.sparse.randomised_svd import (
     STEPS,
     RightSingularVectors,
     ThreadedProducts,
@@ -26,9 +27,8 @@ from service.training.algorithms.kernels.randomised_svd import (
     right_singular_vectors,
     sorted_transpose,
 )
-from service.training.algorithms.kernels.sparse_products import add_product, times_table
-from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
-from service.training.basis_checkpoint import BasisCheckpoint
+from service.training.algorithms.kernels.sparse.rows import SparseRows, sparse_rows
+from service.training.checkpoints.basis import BasisCheckpoint
 from service.training.interactions import Float32, Float64, Progress
 
 _PRODUCTS: Final = "products"

@@ -18,16 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.executors.executor import Executor, Ref, executor_in_use
-from service.training.algorithms.kernels.factor_training import FactorTables
-from service.training.algorithms.kernels.svd_steps import visit_ratings
-from service.training.algorithms.kernels.visit_order import KeyGroups, VisitedRatings, Visits, group_by_key
+from service.training.algorithms.kernels.factors.svd_steps import visit_ratings
+from service.training.algorithms.kernels.factors.training import FactorTables
+from service.training.algorithms.kernels.factors.visit_order import KeyGroups, VisitedRatings, Visits, group_by_key
 from service.training.interactions import Float32, Int32
 
 _STAGE: Final = "svd: blocks of ratings"
 
 
 class _Steps(NamedTuple):
-    """What all steps share, as `kernels.svd_steps` takes it."""
+    """What all steps share, as `kernels.factors.svd_steps` takes it."""
 
     mean: np.float32
     rates: Float32

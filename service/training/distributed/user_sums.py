@@ -6,8 +6,8 @@ import numpy as np
 
 from service.executors.executor import executor_in_use
 from service.models.fold_in.settings import FoldIn
-from service.training.algorithms.kernels import row_parts
-from service.training.algorithms.kernels.sparse_products import weighted_sums
+from service.training.algorithms.kernels.sparse import row_parts
+from service.training.algorithms.kernels.sparse.products import weighted_sums
 from service.training.assembly import HistoryEntries
 from service.training.entry_weights import UserSums
 from service.training.entry_weights import user_sums as user_sums_of

@@ -12,7 +12,7 @@ import torch
 
 from service.models.history.user_history import DISMISS
 from service.training.assembly import event_types, time_ranks
-from service.training.deep.share import Rows, Share
+from service.training.deep.group.share import Rows, Share
 from service.training.interactions import Int64, Interactions
 
 # The target of a position that has none.

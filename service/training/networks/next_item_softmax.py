@@ -11,7 +11,7 @@ import math
 import torch
 from torch.nn import functional
 
-from service.training.deep.row_draws import drawing_for
+from service.training.deep.group.row_draws import drawing_for
 from service.training.networks.item_windows import NONE, Batch
 from service.training.networks.transformer import Transformer
 

@@ -33,17 +33,17 @@ from torch import nn
 from service.models.networks.tower_outputs import TowerOutputs
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.registry import Algorithm
-from service.training.deep.data_parallel import DataParallelFit
-from service.training.deep.next_batches import EXCLUDED, NextBatch
-from service.training.deep.next_task import NextTask
-from service.training.deep.objective import Objective
-from service.training.deep.pair_net import PairNet, halving_units
-from service.training.deep.ranked_towers import RankedTowers, ranked_model
-from service.training.deep.ranker_share import RankerConfig
-from service.training.deep.row_draws import choices, drawing_for
-from service.training.deep.torch_run import torch_run
-from service.training.deep.tower_nets import towers_of_one_map
-from service.training.deep.trained_towers import TowerScales
+from service.training.deep.fit.data_parallel import DataParallelFit
+from service.training.deep.fit.objective import Objective
+from service.training.deep.fit.torch_run import torch_run
+from service.training.deep.group.row_draws import choices, drawing_for
+from service.training.deep.next_item.batches import EXCLUDED, NextBatch
+from service.training.deep.next_item.task import NextTask
+from service.training.deep.towers.model import TowerScales
+from service.training.deep.towers.nets import towers_of_one_map
+from service.training.deep.towers.pair_net import PairNet, halving_units
+from service.training.deep.towers.ranked import RankedTowers, ranked_model
+from service.training.deep.towers.ranker_share import RankerConfig
 from service.training.interactions import Interactions, Progress
 from service.training.networks.two_tower import TwoTowerConfig
 

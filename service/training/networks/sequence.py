@@ -27,12 +27,12 @@ from service.models.networks.sequence import SequenceTower
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble
-from service.training.deep.data_parallel import DataParallelFit
-from service.training.deep.network_training import NetworkTraining
-from service.training.deep.objective import Objective
-from service.training.deep.share import ALONE, Share
-from service.training.deep.torch_run import TorchRun, torch_run
-from service.training.deep.training_loop import Validation
+from service.training.deep.fit.data_parallel import DataParallelFit
+from service.training.deep.fit.network_training import NetworkTraining
+from service.training.deep.fit.objective import Objective
+from service.training.deep.fit.torch_run import TorchRun, torch_run
+from service.training.deep.fit.training_loop import Validation
+from service.training.deep.group.share import ALONE, Share
 from service.training.interactions import Float32, Int64, Interactions, Progress
 from service.training.networks.item_windows import Draft, Histories
 from service.training.networks.next_item_softmax import NextItemSoftmax

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from service.training.deep.dropout import Dropout
+from service.training.networks.dropout import Dropout
 
 # Added to the attention to what comes later; finite, so that no row of a padded batch becomes NaN.
 _NEVER = -1e9

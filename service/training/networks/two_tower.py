@@ -22,15 +22,15 @@ from service.models.networks.tower_outputs import TowerOutputs
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.weighted_history import DEFAULT_HALF_LIFE, WeightedHistory
-from service.training.deep.data_parallel import DataParallelFit
-from service.training.deep.next_batches import EXCLUDED, NextBatch
-from service.training.deep.next_task import NextTask, chosen_inputs
-from service.training.deep.objective import Objective
-from service.training.deep.torch_run import torch_run
-from service.training.deep.tower_config import TowerConfig
-from service.training.deep.tower_lists import list_validation
-from service.training.deep.tower_nets import towers_of_one_map
-from service.training.deep.trained_towers import TowerScales, TwoTowerNet, as_model
+from service.training.deep.fit.data_parallel import DataParallelFit
+from service.training.deep.fit.objective import Objective
+from service.training.deep.fit.torch_run import torch_run
+from service.training.deep.next_item.batches import EXCLUDED, NextBatch
+from service.training.deep.next_item.task import NextTask, chosen_inputs
+from service.training.deep.towers.config import TowerConfig
+from service.training.deep.towers.lists import list_validation
+from service.training.deep.towers.model import TowerScales, TwoTowerNet, as_model
+from service.training.deep.towers.nets import towers_of_one_map
 from service.training.interactions import Interactions, Progress
 
 NAME: Final = "two_tower"

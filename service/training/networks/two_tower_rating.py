@@ -22,17 +22,17 @@ from service.models.networks.rating_unit import RatingUnit
 from service.models.networks.tower_outputs import TowerOutputs
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.registry import Algorithm
-from service.training.data_features import DataFeatures
-from service.training.deep.data_parallel import DataParallelFit
-from service.training.deep.item_batch import item_batch
-from service.training.deep.loaders import rows_of_step
-from service.training.deep.objective import Objective
-from service.training.deep.rating_batches import RatingBatch, RatingBatches
-from service.training.deep.torch_run import torch_run
-from service.training.deep.tower_config import TowerConfig
-from service.training.deep.tower_nets import HistoryNet, ItemNet
-from service.training.deep.trained_towers import TowerScales, TwoTowerNet, as_model
-from service.training.deep.training_loop import Validation, moved
+from service.training.data.features import DataFeatures
+from service.training.deep.batches.items import item_batch
+from service.training.deep.batches.loaders import rows_of_step
+from service.training.deep.batches.ratings import RatingBatch, RatingBatches
+from service.training.deep.fit.data_parallel import DataParallelFit
+from service.training.deep.fit.objective import Objective
+from service.training.deep.fit.torch_run import torch_run
+from service.training.deep.fit.training_loop import Validation, moved
+from service.training.deep.towers.config import TowerConfig
+from service.training.deep.towers.model import TowerScales, TwoTowerNet, as_model
+from service.training.deep.towers.nets import HistoryNet, ItemNet
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
 
 NAME: Final = "two_tower_rating"

@@ -65,9 +65,11 @@ CANDIDATES: Final = (
     Candidate(BASELINE, ("window_days=7",), is_of_times=True),
     Candidate(BASELINE, ("window_days=30",), is_of_times=True),
     *RECENCY_PROBES,
-    Candidate("next_item", kernel="kernels.decayed_pairs:add_pairs", compile_s=3.0, follows_recency=True),
-    Candidate("ease", least_gain=1.05, cubic_s=3e-11, kernel="ease:_count_halves", compile_s=1.5, follows_recency=True),
-    Candidate("ials", kernel="kernels.ridge:solve_rows", compile_s=8.0, follows_recency=True),
+    Candidate("next_item", kernel="kernels.next_item.decayed_pairs:add_pairs", compile_s=3.0, follows_recency=True),
+    Candidate(
+        "ease", least_gain=1.05, cubic_s=3e-11, kernel="ease.ease:_count_halves", compile_s=1.5, follows_recency=True
+    ),
+    Candidate("ials", kernel="kernels.sparse.ridge:solve_rows", compile_s=8.0, follows_recency=True),
 )
 
 

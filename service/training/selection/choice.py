@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from service.training.algorithms.registry import ConfiguredAlgorithm
-from service.training.list_quality import ListQuality
+from service.training.hold_out.list_quality import ListQuality
 from service.training.selection.candidates import BASELINE, Candidate
 
 CLEARLY: Final = 2.0

@@ -18,9 +18,9 @@ from service.models.vocabulary import Vocabulary
 from service.training import memory_budget
 from service.training.evaluation.measures.relevance import Relevance
 from service.training.evaluation.top_n_lists import top_n_lists
-from service.training.hold_out import HoldOut, hold_out, nothing_held_out
+from service.training.hold_out.list_quality import judged, quality
+from service.training.hold_out.split import HoldOut, hold_out, nothing_held_out
 from service.training.interactions import Interactions, Progress
-from service.training.list_quality import judged, quality
 from service.training.selection.candidates import BASELINE, CANDIDATES, Candidate, adapted
 from service.training.selection.choice import CandidateResult, Choice, choose
 from service.training.selection.cost_limit import CostLimit, over_budget

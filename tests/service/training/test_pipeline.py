@@ -15,7 +15,7 @@ from service.models.history.rating_scale import RatingScale
 from service.training import pipeline
 from service.training.data import datasets
 from service.training.interactions import Interactions
-from service.training.popularity_counts import decayed
+from service.training.popularity.counts import decayed
 from service.training.selection.candidates import CANDIDATES
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -15,11 +15,11 @@ from service.errors import LeftGroup
 from service.executors.member import Member
 from service.training.algorithms.registry import Fit
 from service.training.data import datasets
-from service.training.deep.group import Group, group_in_use, training_in
-from service.training.deep.network_training import NetworkTraining
-from service.training.deep.share import ALONE
-from service.training.deep.torch_run import torch_run
-from service.training.deep.training_loop import Validation
+from service.training.deep.fit.network_training import NetworkTraining
+from service.training.deep.fit.torch_run import torch_run
+from service.training.deep.fit.training_loop import Validation
+from service.training.deep.group.group import Group, group_in_use, training_in
+from service.training.deep.group.share import ALONE
 from service.training.interactions import Interactions, Progress, no_progress
 from service.training.networks import next_item_softmax
 from tests.support.networks.small_network import Ratings, SmallNetwork

@@ -16,14 +16,14 @@ import torch
 import torch._dynamo  # which an optimiser imports, and a forked process would again
 
 from service.training.algorithms.kernels import threads
-from service.training.checkpoint_folder import checkpoints_in
+from service.training.checkpoints.folder import checkpoints_in
 from service.training.data import datasets
-from service.training.deep.network_training import NetworkTraining
-from service.training.deep.objective import Objective
-from service.training.deep.row_draws import RowDropout, drawing_for
-from service.training.deep.share import ALONE, Rows, Share
-from service.training.deep.torch_run import torch_run
-from service.training.deep.training_loop import Validation
+from service.training.deep.fit.network_training import NetworkTraining
+from service.training.deep.fit.objective import Objective
+from service.training.deep.fit.torch_run import torch_run
+from service.training.deep.fit.training_loop import Validation
+from service.training.deep.group.row_draws import RowDropout, drawing_for
+from service.training.deep.group.share import ALONE, Rows, Share
 from service.training.interactions import Interactions, Progress, no_progress
 
 DATA = "demo:60x40x900"

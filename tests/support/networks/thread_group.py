@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 from service.errors import GroupBroken
 from service.executors.group_run import GroupRun
 from service.executors.member import Member
-from service.training.deep.group import Group, training_in
+from service.training.deep.group.group import Group, training_in
 
 T = TypeVar("T")
 

@@ -2,8 +2,8 @@
 
 Invariants:
 
-- Kept code is stale when any file beside the function, or any kernel file, has changed. numba alone compares the
-  function's own file, and would go on using an old copy of a kernel that was called from another file.
+- Kept code is stale when any file beside the function, or any file in the folder of this one, has changed. numba alone
+  compares the function's own file, and would go on using an old copy of a kernel that was called from another file.
 - Processes that compile at once write the kept code one after the other. numba names a file of machine code after the
   entries of its index, and writes the index first: without the lock, two processes could give two signatures one file.
 - Code that is kept beside the source is used wherever new code is kept, so that an image brings compiled kernels and
@@ -19,12 +19,14 @@ import os
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from numba import njit
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
+
+_KERNELS: Final = Path(__file__).parent
 
 
 def compiled(function: Kernel) -> Kernel:
@@ -90,9 +92,9 @@ class _KernelCache(FunctionCache):
 
     def __init__(self, function: Callable[..., object]) -> None:
         super().__init__(function)  # type: ignore[no-untyped-call]  # numba's
-        folders = {Path(inspect.getfile(function)).parent, Path(__file__).parent}
-        stamp = (self._impl.locator.get_source_stamp(), *map(_digest, sorted(folders)))
-        name, beside = self._impl.filename_base, Path(inspect.getfile(function)).parent / "__pycache__"
+        folder = Path(inspect.getfile(function)).parent
+        stamp = (self._impl.locator.get_source_stamp(), _digest(folder, "*.py"), _digest(_KERNELS, "**/*.py"))
+        name, beside = self._impl.filename_base, folder / "__pycache__"
         shipped = None if Path(self._cache_path) == beside else _LockedFiles(beside, name, stamp)
         self._files = _LockedFiles(self._cache_path, name, stamp, shipped)
         self._cache_file = self._files
@@ -105,12 +107,12 @@ class _KernelCache(FunctionCache):
 
 
 @functools.cache
-def _digest(folder: Path) -> str:
-    """Return the sha256 of the names and contents of a folder's Python files."""
+def _digest(folder: Path, pattern: str) -> str:
+    """Return the sha256 of the paths and contents of the files in a folder that match a pattern of `Path.glob`."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(folder.glob(pattern)):
         content = path.read_bytes()
-        digest.update(f"{path.name} {len(content)}\n".encode())
+        digest.update(f"{path.relative_to(folder)} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()
 

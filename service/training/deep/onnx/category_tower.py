@@ -11,8 +11,8 @@ from torch import nn
 from service.models.features.item_features import ItemFeatures
 from service.models.networks.category_tower import CategoryTower
 from service.models.networks.inputs import InputTables
+from service.training.deep.onnx.form import Named, OnnxForm
 from service.training.deep.onnx.layers import Layers, split
-from service.training.deep.onnx.onnx_form import Named, OnnxForm
 
 
 class _CategoryModule(nn.Module):

@@ -15,8 +15,8 @@ from service.models.networks.history_inputs import LOG_UNIT, MEAN_COUNT
 from service.models.networks.history_tower import HistoryTower
 from service.models.networks.inputs import InputTables, UserInput
 from service.models.networks.rating_unit import GRID, LARGEST, RatingUnit
+from service.training.deep.onnx.form import Named, OnnxForm
 from service.training.deep.onnx.layers import Layers, split
-from service.training.deep.onnx.onnx_form import Named, OnnxForm
 
 
 class _HistoryModule(nn.Module):

@@ -12,7 +12,7 @@ from torch import nn
 
 from service.models.networks.inputs import InputTables
 from service.models.networks.pair_ranker import PairRanker
-from service.training.deep.onnx.onnx_form import Named, OnnxForm
+from service.training.deep.onnx.form import Named, OnnxForm
 
 _ACTIVATIONS: Final = {"elu": torch.nn.functional.elu, "relu": torch.relu}
 

@@ -11,7 +11,7 @@ from torch import nn
 from service.models.history.user_history import RATING, UserHistory
 from service.models.networks.inputs import InputTables, UserInput
 from service.models.networks.sequence import SequenceTower
-from service.training.deep.onnx.onnx_form import Named, OnnxForm
+from service.training.deep.onnx.form import Named, OnnxForm
 from service.training.networks.transformer import Transformer
 
 

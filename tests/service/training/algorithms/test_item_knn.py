@@ -4,7 +4,7 @@ import pytest
 from service.models.neighbourhood import Neighbourhood
 from service.training.algorithms import item_knn
 from service.training.algorithms.item_knn import ItemKnnConfig
-from service.training.algorithms.kernels.neighbour_lists import push_bounded
+from service.training.algorithms.kernels.neighbours.lists import push_bounded
 from service.training.assembly import history
 from service.training.data import datasets
 from service.training.interactions import Interactions, no_progress

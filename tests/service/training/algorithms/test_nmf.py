@@ -6,10 +6,10 @@ import pytest
 from service.errors import UsageError
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.nmf import NmfConfig, fit
+from service.training.algorithms.predictions import predict
 from service.training.data import datasets
 from service.training.evaluation.measures.prediction_error import rmse
 from service.training.interactions import Float32, Int32, no_progress
-from service.training.predictions import predict
 from tests.reference.nmf import fit_slowly
 
 

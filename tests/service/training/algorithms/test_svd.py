@@ -3,11 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.training.algorithms.kernels import threads, visit_order
+from service.training.algorithms.kernels import threads
+from service.training.algorithms.kernels.factors import visit_order
+from service.training.algorithms.predictions import predict
 from service.training.algorithms.svd import SvdConfig, fit
 from service.training.data import datasets
 from service.training.interactions import no_progress
-from service.training.predictions import predict
 from tests.reference.svd import fit_slowly
 
 ROOT = Path(__file__).resolve().parents[4]

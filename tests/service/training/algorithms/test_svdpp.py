@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from service.training.algorithms.kernels import visit_order
+from service.training.algorithms.kernels.factors import visit_order
+from service.training.algorithms.predictions import predict
 from service.training.algorithms.svdpp import SvdppConfig, first_tables, fit
 from service.training.data import datasets
 from service.training.interactions import no_progress
-from service.training.predictions import predict
 from tests.reference.svdpp import fit_slowly
 
 

@@ -19,8 +19,8 @@ from service.training import pipeline
 from service.training.data import data_request, datasets
 from service.training.data.merged_sources import SourceData, merge
 from service.training.data.row_collector import SourceRows
-from service.training.incumbent import active, on_scale
 from service.training.interactions import Interactions, ItemCatalogue, ReadReport
+from service.training.promotion.incumbent import active, on_scale
 from telemetry.events import Event
 from telemetry.pseudonym import Pseudonymiser
 from tests.support.archives.archive_commits import addition, commit

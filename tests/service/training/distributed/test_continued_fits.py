@@ -8,7 +8,7 @@ import pytest
 
 from service.executors.executor import using
 from service.executors.local_executor import LocalExecutor
-from service.training.checkpoint_folder import checkpoints_in
+from service.training.checkpoints.folder import checkpoints_in
 from service.training.data import datasets
 from service.training.interactions import Interactions
 from tests.support.checkpointed_fits import DATA, fitted

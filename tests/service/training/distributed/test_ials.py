@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from service.executors.executor import using
 from service.executors.local_executor import LocalExecutor
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.ials import IalsConfig, fit
+from service.training.algorithms.ials.ials import IalsConfig, fit
 from service.training.data import datasets
 from service.training.distributed import ials
 from service.training.distributed.ials import ranges_of

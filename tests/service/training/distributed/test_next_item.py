@@ -14,15 +14,15 @@ from service.executors.executor import using
 from service.executors.local_executor import LocalExecutor
 from service.models.history.weights import HistoryWeights
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import next_item, next_item_lists
-from service.training.algorithms.kernels.decayed_pairs import PairWeights, occurrences
-from service.training.algorithms.kernels.decayed_tables import part_users, table_statistics
-from service.training.algorithms.kernels.item_sequences import Sequences, of_users, sequences
-from service.training.algorithms.kernels.pair_rows import pair_sums, rows_of, whole_rows
-from service.training.algorithms.next_item import NextItemConfig
-from service.training.algorithms.next_item_checkpoint import NextItemCheckpoint
+from service.training.algorithms.kernels.next_item.decayed_pairs import PairWeights, occurrences
+from service.training.algorithms.kernels.next_item.decayed_tables import part_users, table_statistics
+from service.training.algorithms.kernels.next_item.item_sequences import Sequences, of_users, sequences
+from service.training.algorithms.kernels.next_item.pair_rows import pair_sums, rows_of, whole_rows
+from service.training.algorithms.next_item import list_form, next_item
+from service.training.algorithms.next_item.checkpoint import NextItemCheckpoint
+from service.training.algorithms.next_item.next_item import NextItemConfig
 from service.training.assembly import history_entries
-from service.training.checkpoint_folder import checkpoints_in
+from service.training.checkpoints.folder import checkpoints_in
 from service.training.data import datasets
 from service.training.distributed import decayed_tables
 from service.training.distributed import next_item_lists as distributed
@@ -85,7 +85,7 @@ def test_workers_find_the_same_lists(
     """Of all inputs or of few, with one part of the users or several; all values are given up in the end."""
     penalties, scales = regression(ordered)
     hows = [HOW, HOW._replace(reverse=0.0)]
-    expected = [next_item_lists.fit(ordered, how, penalties, scales, 20, whole_items=whole_items) for how in hows]
+    expected = [list_form.fit(ordered, how, penalties, scales, 20, whole_items=whole_items) for how in hows]
     before = set(workers._folder.iterdir())
     found = distributed.fit(
         workers, ordered, hows, penalties, scales, 20, whole_items=whole_items, part_entries=part_entries
@@ -116,7 +116,7 @@ def test_kept_sums_are_not_made_again(
                 workers, given, [HOW], penalties, scales, 20, whole_items=whole_items, checkpoint=checkpoint
             )
             return found
-        return next_item_lists.fit(given, HOW, penalties, scales, 20, whole_items=whole_items, checkpoint=checkpoint)
+        return list_form.fit(given, HOW, penalties, scales, 20, whole_items=whole_items, checkpoint=checkpoint)
 
     nothing = np.zeros_like(ordered.inputs)
     with checkpoints_in(tmp_path, 0.0):
@@ -138,14 +138,14 @@ def test_ranges_are_all_items_in_whole_blocks(counts: list[int], window: int) ->
     """A block of targets that are solved at once is in one range."""
     ranges = distributed.item_ranges(np.array(counts), window)
     assert [item for start, stop in ranges for item in range(start, stop)] == list(range(len(counts)))
-    assert all(start < stop and start % next_item_lists.SOLVED_TARGETS == 0 for start, stop in ranges)
+    assert all(start < stop and start % list_form.SOLVED_TARGETS == 0 for start, stop in ranges)
 
 
 def test_a_regression_without_a_solution_is_noticed_on_workers_too(workers: LocalExecutor, ordered: Sequences) -> None:
     """With the sentence that one process has."""
     penalties, scales = regression(ordered)
     with pytest.raises(TrainingDiverged, match="raise reg"):
-        next_item_lists.fit(ordered, HOW, -1e6 * penalties, scales, 20)
+        list_form.fit(ordered, HOW, -1e6 * penalties, scales, 20)
     with pytest.raises(TrainingDiverged, match="raise reg"):
         distributed.fit(workers, ordered, [HOW], -1e6 * penalties, scales, 20)
 

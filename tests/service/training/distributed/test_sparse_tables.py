@@ -8,9 +8,9 @@ from service.executors.executor import using
 from service.executors.local_executor import LocalExecutor
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import pure_svd
-from service.training.algorithms.kernels.row_parts import summed_rows
-from service.training.algorithms.kernels.sparse_products import times_table, times_table_in_parts
-from service.training.algorithms.kernels.sparse_rows import sparse_rows
+from service.training.algorithms.kernels.sparse.products import times_table, times_table_in_parts
+from service.training.algorithms.kernels.sparse.row_parts import summed_rows
+from service.training.algorithms.kernels.sparse.rows import sparse_rows
 from service.training.algorithms.pure_svd import PureSvdConfig
 from service.training.data import datasets
 from service.training.distributed.sparse_tables import DistributedProducts, leading_vectors

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.models.history.user_history import DISMISS, RATING
-from service.training.deep.share import ALONE
+from service.training.deep.group.share import ALONE
 from service.training.networks.item_windows import NONE, Batch, Histories
 from tests.support.interactions import rated
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from service.training.deep.share import ALONE
+from service.training.deep.group.share import ALONE
 from service.training.networks import next_item_softmax
 from service.training.networks.item_windows import NONE, Batch
 from service.training.networks.next_item_softmax import NextItemSoftmax

@@ -14,7 +14,7 @@ from service.models.networks.sequence import SequenceTower
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.registry import ConfiguredAlgorithm
-from service.training.checkpoint_folder import checkpoints_in
+from service.training.checkpoints.folder import checkpoints_in
 from service.training.interactions import Interactions, no_progress
 from service.training.networks import sequence
 from service.training.networks.item_windows import Batch, Histories

@@ -15,7 +15,7 @@ from service.lists.request_user import feature_use
 from service.models.files import artefact
 from service.models.snapshot import ModelSnapshot
 from service.training.data import datasets
-from service.training.data_features import DataFeatures
+from service.training.data.features import DataFeatures
 from service.training.interactions import no_progress
 
 pytest.importorskip("torch")

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from service.training.list_quality import ListQuality
+from service.training.hold_out.list_quality import ListQuality
 from service.training.selection.candidates import Candidate
 from service.training.selection.choice import CandidateResult, choose
 

@@ -8,7 +8,7 @@ from service.errors import TrainingDiverged
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import registry
 from service.training.data import datasets
-from service.training.hold_out import HoldOut, hold_out
+from service.training.hold_out.split import HoldOut, hold_out
 from service.training.interactions import Interactions, Progress, no_progress
 from service.training.selection.candidates import CANDIDATES, RECENCY_PROBES, Candidate, adapted
 from service.training.selection.selection import Selection, budget_for, sampled_users, select

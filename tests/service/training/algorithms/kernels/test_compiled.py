@@ -10,7 +10,8 @@ from typing import Any
 import numba
 import pytest
 
-from service.training.algorithms.kernels.compiled import compiled
+from service.training.algorithms.kernels import compiled as module
+from service.training.algorithms.kernels.compiled import compiled, is_kept
 
 ROOT = Path(__file__).resolve().parents[5]
 
@@ -61,6 +62,20 @@ print(doubled(4), sum(doubled.stats.cache_hits.values()))
     assert run("n * m") == "8 0\n"
     assert run("n * m") == "8 1\n"
     assert run("n + m") == "6 0\n"
+
+
+def test_a_change_in_a_folder_of_kernels_makes_kept_code_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel may call another one of any folder."""
+    kernel_file = tmp_path / "kernels" / "sparse" / "rows.py"
+    kernel_file.parent.mkdir(parents=True)
+    kernel_file.write_text("n = 2\n")
+    monkeypatch.setattr(module, "_KERNELS", tmp_path / "kernels")
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    assert compiled(_doubled)(4) == 8
+    assert is_kept(compiled(_doubled))
+    kernel_file.write_text("n = 3\n")
+    module._digest.cache_clear()
+    assert not is_kept(compiled(_doubled))
 
 
 def test_code_beside_the_source_is_used_where_new_code_is_kept_elsewhere(tmp_path: Path) -> None:

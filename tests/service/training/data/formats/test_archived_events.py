@@ -20,8 +20,8 @@ from service.training.algorithms import registry
 from service.training.data import datasets
 from service.training.data.data_request import as_request
 from service.training.data.formats import archived_events
+from service.training.data.scale_detection import SettledScale, settle
 from service.training.interactions import Interactions, no_progress
-from service.training.scale_detection import SettledScale, settle
 from service.training.training_need import needed_training
 from telemetry.archive.compaction import compact
 from telemetry.catalogue.catalogue import Catalogue

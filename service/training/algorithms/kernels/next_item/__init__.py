@@ -1,0 +1,1 @@
+"""Statistics of which items follow which, and the regressions from them."""

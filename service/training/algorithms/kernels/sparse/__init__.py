@@ -1,0 +1,1 @@
+"""Sparse matrices in compiled code: rows, products, ridge regressions and singular values."""

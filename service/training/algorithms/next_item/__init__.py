@@ -1,0 +1,1 @@
+"""The algorithm `next_item`."""

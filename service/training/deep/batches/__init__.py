@@ -1,0 +1,1 @@
+"""Training data as inputs of networks, by the batch."""

@@ -1,0 +1,1 @@
+"""One fit of a network: the training loop, its hyperparameters, its objective and its surroundings."""

@@ -1,0 +1,1 @@
+"""Training groups: processes that train one network together, and what they exchange."""

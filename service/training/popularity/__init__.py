@@ -1,0 +1,1 @@
+"""Popular items: counts, their half-life, and the popular items of clusters of users."""
