@@ -4,6 +4,8 @@ Invariant: every id comes from one named source, which the report shows.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,24 +63,33 @@ async def discover(client: HttpClient, target: Target, ids_file: Path | None, mo
         DataError: The file cannot be read or names no user.
         RunError: Nothing answers at the target, or it names no items.
     """
+    async with _answer_limit(target):
+        model = await _get(client, target, "/v1/model")
+    # Outside of the limit: on a busy machine, reading files takes long.
+    if ids_file is not None:
+        users, items = read_ids(ids_file)
+        users_from = items_from = f"the file {ids_file}"
+    elif (local := await asyncio.to_thread(_published, models_dir, str(model.get("version", "")))) is not None:
+        users, items = local
+        users_from = items_from = f"the served model {model['version']} in {models_dir}"
+    else:
+        async with _answer_limit(target):
+            users, items = await _probed_users(client, target), ()
+        users_from = f"probing the ids 1 to {_PROBED_USERS}" if users else "no source: none is known"
+        items_from = ""
+    if not items:
+        async with _answer_limit(target):
+            items, items_from = await _popular_items(client, target), "GET /v1/popular of the service"
+    return Population(users, items, users_from, items_from)
+
+
+@asynccontextmanager
+async def _answer_limit(target: Target) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(_DISCOVERY_TIMEOUT_S):
-            model = await _get(client, target, "/v1/model")
-            if ids_file is not None:
-                users, items = read_ids(ids_file)
-                users_from = items_from = f"the file {ids_file}"
-            elif (local := await asyncio.to_thread(_published, models_dir, str(model.get("version", "")))) is not None:
-                users, items = local
-                users_from = items_from = f"the served model {model['version']} in {models_dir}"
-            else:
-                users, items = await _probed_users(client, target), ()
-                users_from = f"probing the ids 1 to {_PROBED_USERS}" if users else "no source: none is known"
-                items_from = ""
-            if not items:
-                items, items_from = await _popular_items(client, target), "GET /v1/popular of the service"
+            yield
     except TimeoutError:
         raise RunError(f"{target} did not answer within {_DISCOVERY_TIMEOUT_S:g} s.") from None
-    return Population(users, items, users_from, items_from)
 
 
 def read_ids(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
