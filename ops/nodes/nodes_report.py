@@ -13,8 +13,8 @@ _MOVE_S: Final = 2.0
 # What happened so long before a request that failed was sent, and so long after, may have been the reason.
 _BEFORE_S: Final = 6.0
 _AFTER_S: Final = 4.0
-# A load that leaves later than this did not run.
-_STALL_S: Final = 0.25
+# A request that leaves later than this is late.
+_LATE_S: Final = 0.25
 
 
 @dataclass
@@ -56,8 +56,9 @@ class FailedRequests:
         kind: A list or feedback.
         causes: Why each attempt failed, in their order.
         count: How many they are.
-        first_s: When the first one was to be sent, on the clock of the load.
+        first_s: When the first one was due, on the clock of the load.
         last_s: When the last one was.
+        late: How many of them left late, because the load itself did not get to run: they judge no node.
     """
 
     kind: str
@@ -65,6 +66,7 @@ class FailedRequests:
     count: int
     first_s: float
     last_s: float
+    late: int = 0
 
 
 @dataclass
@@ -120,20 +122,21 @@ class NodesReport:
             group = found.setdefault((sample.kind, *causes), FailedRequests(sample.kind, causes, 0, at_s, at_s))
             group.count += 1
             group.last_s = at_s
+            group.late += sample.lag_s > _LATE_S
         self.failures = list(found.values())
         spans = [(group.first_s - _BEFORE_S, group.last_s + _AFTER_S) for group in self.failures]
-        notes = sorted([*journal.between(-math.inf, math.inf), *_stalls(samples)], key=lambda note: note.at_s)
+        notes = sorted([*journal.between(-math.inf, math.inf), *_delays(samples)], key=lambda note: note.at_s)
         self.notes = [str(note) for note in notes if any(start <= note.at_s <= stop for start, stop in spans)]
 
 
-def _stalls(samples: Iterable[RequestSample]) -> list[Note]:
-    """Return when the load itself did not run, from requests in the order of their intended send times."""
+def _delays(samples: Iterable[RequestSample]) -> list[Note]:
+    """Return when the load itself was late, from requests in the order of their intended send times."""
     found: list[Note] = []
     until_s = -math.inf
     for sample in samples:
-        if sample.lag_s > _STALL_S and sample.at_s > until_s:
+        if sample.lag_s > _LATE_S and sample.at_s > until_s:
             until_s = sample.at_s + sample.lag_s
-            found.append(Note(sample.at_s, "load", f"sent nothing for {sample.lag_s:.2f} s"))
+            found.append(Note(sample.at_s, "load", f"a request left {sample.lag_s:.2f} s late"))
     return found
 
 
@@ -155,8 +158,8 @@ def described(report: NodesReport) -> str:
         f" slowest: {report.slowest_s:.2f} s; 99 % of them left at most {report.late_p99_ms:g} ms late."
     )
     lines += [
-        f"{group.count} of these ({group.kind}) failed by {', then '.join(group.causes)}; they were sent from"
-        f" {group.first_s:.2f} s to {group.last_s:.2f} s."
+        f"{group.count} of these ({group.kind}) failed by {', then '.join(group.causes)}; they were due from"
+        f" {group.first_s:.2f} s to {group.last_s:.2f} s, {group.late} of them late."
         for group in report.failures
     ]
     if report.notes:

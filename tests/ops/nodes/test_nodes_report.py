@@ -19,7 +19,7 @@ def test_a_failure_explains_itself() -> None:
     samples = [RequestSample(at_s, 0.01, "recommend", 1, None, None) for at_s in (1.0, 2.0, 20.0)]
     samples += [RequestSample(at_s, 4.0, "recommend", 2, "silent", "timeout") for at_s in (10.25, 10.0, 10.5)]
     samples.append(RequestSample(10.75, 0.2, "feedback", 1, None, "status", lag_s=0.3))
-    # It was due while the load still did not run.
+    # It was due before the late one left.
     samples.append(RequestSample(10.8, 0.2, "feedback", 1, None, None, lag_s=0.26))
     report = NodesReport()
     report.take(samples, journal)
@@ -27,11 +27,11 @@ def test_a_failure_explains_itself() -> None:
     assert not report.kept
     lines = described(report).splitlines()
     assert lines[1:-1] == [
-        "3 of these (recommend) failed by silent, then timeout; they were sent from 10.00 s to 10.50 s.",
-        "1 of these (feedback) failed by status; they were sent from 10.75 s to 10.75 s.",
+        "3 of these (recommend) failed by silent, then timeout; they were due from 10.00 s to 10.50 s, 0 of them late.",
+        "1 of these (feedback) failed by status; they were due from 10.75 s to 10.75 s, 1 of them late.",
         "Around these moments:",
         "  9.50 s, two: has lost its power",
-        "  10.75 s, load: sent nothing for 0.30 s",
+        "  10.75 s, load: a request left 0.30 s late",
         "  11.00 s, two: Entering FAULT STATE",
     ]
 
