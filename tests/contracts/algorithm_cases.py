@@ -1,6 +1,7 @@
 """Every algorithm as a case of its contract, and what the tests of it share. One case in `CASES` adds another."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.training.algorithms import registry
 from service.training.algorithms.registry import ConfiguredAlgorithm
+from service.training.data import datasets
 from service.training.interactions import Interactions, ReadReport, no_progress
 from tests.support.models.installed_algorithms import is_installed
 
@@ -134,6 +136,9 @@ RATING = [case for case in ENROLLED if registry.get(case.name).kind == "rating"]
 RANKING = [case for case in ENROLLED if registry.get(case.name).kind == "ranking"]
 
 
+SMALL = "demo:60x40x900"
+
+
 def of(cases: Iterable[Case]) -> pytest.MarkDecorator:
     """Run a test for some algorithms instead of all."""
     chosen = list(cases)
@@ -170,6 +175,18 @@ def checkerboard(n: int = 40) -> tuple[Interactions, Interactions]:
 def fitted(case: Case, data: Interactions, *, seed: int = 0, more: tuple[str, ...] = ()) -> ModelSnapshot:
     candidate = ConfiguredAlgorithm.parse(case.name, (*case.learning, *more))
     return candidate.algorithm.fit(data, candidate.config, np.random.default_rng(seed), no_progress)
+
+
+@functools.cache
+def fitted_once(case: Case) -> ModelSnapshot:
+    """Return the model of a small generated set, fitted once for all tests that only read it."""
+    return fitted(case, datasets.read(SMALL))
+
+
+@functools.cache
+def fitted_on_checkerboard(case: Case) -> ModelSnapshot:
+    """Return the model of the known squares, fitted once for all tests that only read it."""
+    return fitted(case, checkerboard()[0])
 
 
 def predicted(case: Case, snapshot: ModelSnapshot, users: Any, items: Any) -> NDArray[np.float64]:

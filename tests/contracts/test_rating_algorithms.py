@@ -11,9 +11,11 @@ from service.training.evaluation.measures.prediction_error import rmse
 from service.training.interactions import Interactions, no_progress
 from tests.contracts.algorithm_cases import (
     RATING,
+    SMALL,
     Case,
     checkerboard,
     fitted,
+    fitted_on_checkerboard,
     interactions,
     of,
     on_another_scale,
@@ -25,7 +27,7 @@ from tests.contracts.algorithm_cases import (
 def test_a_checkerboard_is_learnt(case: Case) -> None:
     """The hidden squares are predicted, and the unseen items of every user are in order."""
     known, hidden = checkerboard()
-    snapshot = fitted(case, known)
+    snapshot = fitted_on_checkerboard(case)
     assert rmse(predicted(case, snapshot, hidden.user_rows, hidden.item_rows), hidden.ratings) < 0.25
     for user_row in range(len(known.users)):
         unseen = hidden.item_rows[hidden.user_rows == user_row]
@@ -84,7 +86,7 @@ def test_errors_scale_with_the_ratings(case: Case) -> None:
 @pytest.mark.parametrize("rating", [1.0, 0.0, -3.0, 1e30])
 def test_equal_ratings_are_predicted(case: Case, rating: float) -> None:
     """A constant is learnt, whatever it is."""
-    data = datasets.read("demo:60x40x900")
+    data = datasets.read(SMALL)
     scaled = on_another_scale(data, 0, rating)
     snapshot = fitted(case, scaled)
     predictions = predicted(case, snapshot, data.user_rows[:50], data.item_rows[50:100])
@@ -94,7 +96,7 @@ def test_equal_ratings_are_predicted(case: Case, rating: float) -> None:
 @of(RATING)
 def test_predictions_stay_on_the_scale(case: Case) -> None:
     """They are clipped to the rating scale."""
-    known, hidden = checkerboard()
-    predictions = predicted(case, fitted(case, known), hidden.user_rows, hidden.item_rows)
+    _known, hidden = checkerboard()
+    predictions = predicted(case, fitted_on_checkerboard(case), hidden.user_rows, hidden.item_rows)
     assert predictions.min() >= 1.0
     assert predictions.max() <= 5.0
