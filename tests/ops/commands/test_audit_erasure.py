@@ -16,7 +16,8 @@ from ops.console.command_runner import run
 from ops.offline.frozen_state import freeze
 from ops.options.period import Period
 from service.config import Config
-from service.generation.list_erasure import GeneratedListEraser
+from service.generation.chosen_users import named
+from service.generation.folder_erasure import erase_below
 from service.generation.output_folder import OutputFolder
 from service.models.publication.user_erasure import ModelUserEraser
 from service.models.snapshot import ModelSnapshot
@@ -27,6 +28,7 @@ from telemetry.batch import Position
 from telemetry.consumer.consumer import Consumer
 from telemetry.erasure.erasure import read_receipts
 from telemetry.events import Event, Record, System, encode
+from telemetry.failpoints import Failpoints
 from telemetry.ids import uuid7
 from telemetry.live.event_layer import user_key
 from telemetry.live.layer_merge import KeepRules
@@ -224,8 +226,7 @@ async def test_generated_lists_are_searched(
     assert result["left"] == {"generated/nightly/old": 1, "generated/begun": 1, "generated/begun/.frozen": 1}
     assert result["since"] == {"generated/new": 1}
     shutil.rmtree(begun)
-    eraser = GeneratedListEraser(config.generated_dir, config.models_dir)
-    await eraser.erase(["u1"])
+    erase_below(config.generated_dir, named({"u1"}, config.pseudonymiser()), Failpoints())
     assert audit_erased("u1")[0] == 0
     assert audit_erased("u10")[0] == 1
     (old / "shard-00000.parquet").write_bytes(b"x")

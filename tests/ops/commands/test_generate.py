@@ -13,11 +13,13 @@ import pytest
 from pyarrow import parquet
 
 from service.config import Config
-from service.generation.list_erasure import GeneratedListEraser
+from service.generation.chosen_users import named
+from service.generation.folder_erasure import erase_below
 from service.generation.output_folder import OutputFolder
 from service.models.files import active_model, artefact
 from service.models.publication.user_erasure import ModelUserEraser
 from service.training import pipeline
+from telemetry.failpoints import Failpoints
 from telemetry.pseudonym import Pseudonymiser
 from tests.support.archives.stored_state import with_state
 
@@ -211,7 +213,7 @@ def test_a_user_who_is_erased_at_the_very_end_gets_no_list(
     def erase_first(folder: OutputFolder) -> Any:
         if not erased:
             ModelUserEraser(home / "models", Pseudonymiser()).erase_now({"5"})
-            GeneratedListEraser(home / "generated", home / "models").erase_now({"5"})
+            assert erase_below(home / "generated", named({"5"}, Pseudonymiser()), Failpoints()).unfinished == 1
             erased.append(folder.path)
         return completing(folder)
 
