@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
 
+from service.executors.code_version import own_version
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import pure_svd, svd
 from service.training.algorithms.ials import ials
@@ -85,6 +86,7 @@ def main(folder: str) -> None:
     Each process is forked from this one, because the import of the kernels takes a second.
     """
     data = datasets.read(DATA)
+    own_version()  # read by this process, not by each
     found = {}
     with threads.limit(1):
         for number, name in enumerate(FITS):
