@@ -122,9 +122,8 @@ class ModelConfig:
     checkpoint_interval_s: Annotated[
         float,
         {"env": "RECOLLECT_CHECKPOINT_INTERVAL_S", "unit": "s"},
-        "How often the training of a network, `ials`, `svd`, `pure_svd` or `next_item` writes a checkpoint, from which "
-        "the same training continues after it was killed; less often where that would take more than a twentieth of "
-        "the time.",
+        "How often a training writes a checkpoint, from which the same training continues after it was killed; less "
+        "often where that would take more than a twentieth of the time.",
     ] = 30.0
     rating_scale: Annotated[
         str | None,

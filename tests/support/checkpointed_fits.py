@@ -17,22 +17,24 @@ import numpy as np
 
 from service.executors.code_version import own_version
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import pure_svd, svd
+from service.training.algorithms import nmf, pure_svd, svd, svdpp
 from service.training.algorithms.ials import ials
 from service.training.algorithms.ials.ials import IalsConfig
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.next_item import next_item
 from service.training.algorithms.next_item.next_item import NextItemConfig
+from service.training.algorithms.nmf import NmfConfig
 from service.training.algorithms.pure_svd import PureSvdConfig
 from service.training.algorithms.registry import Fit
 from service.training.algorithms.svd import SvdConfig
+from service.training.algorithms.svdpp import SvdppConfig
 from service.training.checkpoints.folder import Checkpoint, checkpoints_in
 from service.training.data import datasets
 from service.training.interactions import Interactions, Progress, no_progress
 
 # Dense enough for `next_item` to try factors.
 DATA: Final = "demo:60x40x1300"
-N_EPOCHS: Final = 4
+N_EPOCHS: Final = 3
 _MOST_KILLS: Final = 20
 
 
@@ -47,6 +49,8 @@ class CheckpointedFit(NamedTuple):
 FITS: Final = {
     "ials": CheckpointedFit(ials.fit, IalsConfig(n_factors=6, n_epochs=N_EPOCHS, block_size=4), N_EPOCHS),
     "svd": CheckpointedFit(svd.fit, SvdConfig(n_factors=6, n_epochs=N_EPOCHS), N_EPOCHS),
+    "svdpp": CheckpointedFit(svdpp.fit, SvdppConfig(n_factors=6, n_epochs=2), 2),
+    "nmf": CheckpointedFit(nmf.fit, NmfConfig(n_factors=6, n_epochs=2, n_starts=2), 4),
     "pure_svd": CheckpointedFit(pure_svd.fit, PureSvdConfig(n_factors=6), 5),
     # Four candidates, the basis of factors in five steps, their score, the sums over pairs, and the lists.
     "next_item": CheckpointedFit(next_item.fit, NextItemConfig(n_factors=6), 12),

@@ -47,6 +47,7 @@ from service.training.algorithms.kernels.factors.vectors import AHEAD, prefetch,
 from service.training.algorithms.kernels.factors.visit_order import VisitedRatings
 from service.training.algorithms.rating_fold_in import AS_RATED
 from service.training.algorithms.registry import Algorithm
+from service.training.checkpoints.table import TableCheckpoint
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
 
 NAME: Final = "nmf"
@@ -98,6 +99,7 @@ def fit(data: Interactions, config: NmfConfig, rng: np.random.Generator, progres
 
     Raises:
         TrainingDiverged: Predictions or factors are no longer finite.
+        RunError: A checkpoint cannot be written.
     """
     unit = unit_of(min(data.rating_min, float(data.ratings.min())), data.rating_max, from_zero=True)
     rescaled = in_unit(data, unit)
@@ -109,7 +111,9 @@ def fit(data: Interactions, config: NmfConfig, rng: np.random.Generator, progres
             progress(stage, number * total + done, config.n_starts * total)
 
         tables = first_tables(data, config, rng)
-        run_epochs(NAME, data, config, lambda: descent.epoch(tables), overall)
+        # Each start has a checkpoint of its own, because each begins with another state of the generator.
+        checkpoint = TableCheckpoint(NAME, data, config, rng, tables)
+        run_epochs(NAME, data, config, lambda: descent.epoch(tables), overall, checkpoint)
         return descent.squared_error(tables), tables
 
     _, tables = min(map(start, range(config.n_starts)), key=itemgetter(0))

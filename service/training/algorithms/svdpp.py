@@ -41,6 +41,7 @@ from service.training.algorithms.kernels.factors.training import (
 from service.training.algorithms.kernels.factors.vectors import AHEAD, prefetch, product
 from service.training.algorithms.kernels.factors.visit_order import VisitedRatings
 from service.training.algorithms.registry import Algorithm
+from service.training.checkpoints.table import TableCheckpoint
 from service.training.interactions import Float32, Int32, Interactions, Progress
 
 NAME: Final = "svdpp"
@@ -72,6 +73,7 @@ def fit(data: Interactions, config: SvdppConfig, rng: np.random.Generator, progr
 
     Raises:
         TrainingDiverged: Errors or factors are no longer finite.
+        RunError: A checkpoint cannot be written.
     """
     unit = unit_of(data.rating_min, data.rating_max)
     rescaled = in_unit(data, unit)
@@ -83,7 +85,8 @@ def fit(data: Interactions, config: SvdppConfig, rng: np.random.Generator, progr
     def visit(start: int, stop: int) -> float:
         return _visit(start, stop, visiting.ratings, tables, implicit_factors, mean, steps)
 
-    run_epochs(NAME, data, config, lambda: visiting.epoch(visit), progress)
+    checkpoint = TableCheckpoint(NAME, data, config, rng, (*tables, implicit_factors))
+    run_epochs(NAME, data, config, lambda: visiting.epoch(visit), progress, checkpoint)
     _add_implicit(visiting.ratings.users, visiting.ratings.items, tables.user_factors, implicit_factors)
     how = rating_fold_in.of_descent(config, unit, biased=True)
     return build_snapshot(NAME, data, config, tables, float(mean), unit, how, implicit_factors)
