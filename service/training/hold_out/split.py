@@ -3,9 +3,10 @@
 Where there are times, the youngest tenth of a user's interactions is held out, at least one of two or more, and users
 who were active last are judged. A service answers with a profile that reaches up to this moment (live events count), so
 the profile must reach up to the held-out interactions: a cut at one moment for all users would judge stale profiles,
-and leave out everyone who came after the cut. Of users who were active last, few interactions of others are younger
-than what is held out, so that the trend of popularity is not given away either. Without times, or if all are equal, a
-random tenth of all interactions is held out. A dismissal is never held out: a list that holds the item is no success.
+and leave out users who came after the cut. Where users who were active last are judged, few interactions of others are
+younger than what is held out, so that the trend of popularity is not given away either. Without times, or if all are
+equal, a random tenth of all interactions is held out. A dismissal is never held out: a list that holds the item is no
+success.
 
 Invariant: no interaction is on both sides, and neither side is empty. Only judged users have held-out interactions in a
 hold-out by time. Of equal times the later position is the later interaction (`evaluation.splits`).

@@ -1,7 +1,7 @@
 """The lists of a new model beside those of the active one, on one hold-out.
 
 The active model has usually learnt what the new one holds out. Its published tables are therefore compared only on
-held-out interactions that are younger than it: they say what activating the new model changes, bad data included. What
+held-out interactions that it has not learnt: they show what activating the new model changes, bad data included. What
 a user did since its training is folded in, as the service does with live events. If there are too few of these
 interactions, a model with its algorithm and settings is fitted on the training side: that compares the algorithms on
 the same data, without a leak. A fit that would take longer than the time given is not made.

@@ -159,7 +159,7 @@ def sampled_users(data: Interactions, most_rows: int, rng: np.random.Generator) 
     lengths = np.bincount(data.user_rows, minlength=len(data.users))
     drawn = rng.permutation(len(data.users))
     n_users = max(1, int(np.searchsorted(np.cumsum(lengths[drawn]), most_rows, side="right")))
-    # In the order of the set, so that the sample of everyone is the set.
+    # In the order of the set, so that a sample of all users is the set.
     users = np.sort(drawn[:n_users])
     row_of = np.full(len(data.users), -1, dtype=np.int32)
     row_of[users] = np.arange(users.size, dtype=np.int32)

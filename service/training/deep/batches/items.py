@@ -28,7 +28,7 @@ class ItemBatch(NamedTuple):
 
 
 def item_batch(features: ItemFeatures, rows: Int64, part: Rows | None = None) -> ItemBatch:
-    """Return some items, int64 (q,), of those whose categories are given, or a part of these."""
+    """Return the items with these rows, int64 (q,), or a part of them, with their categories."""
     rows = rows if part is None else rows[part.places]
     own = features_of_items(features, rows)
     numbers, categories, offsets = map(torch.from_numpy, (rows, own.ids.astype(np.int64), own.indptr[:-1]))

@@ -50,7 +50,7 @@ def rows_of_step(most: int, n: int) -> int:
 def shuffled_epochs(
     dataset: Dataset[B], batch_size: int, *, drop_last: bool = False, n_workers: int = 0
 ) -> Callable[[np.random.Generator], Iterable[B]]:
-    """Return what gives the batches of an epoch, shuffled by its generator.
+    """Return a function that returns the batches of an epoch, shuffled by the generator that it is given.
 
     Args:
         dataset: A dataset with a length and `__getitems__`.

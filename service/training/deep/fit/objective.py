@@ -14,7 +14,7 @@ B = TypeVar("B")
 
 
 def n_terms_of(batch: Any) -> int:
-    """Return the `n_terms` of a batch that knows it."""
+    """Return the attribute `n_terms` of a batch."""
     n_terms: int = batch.n_terms
     return n_terms
 
@@ -24,8 +24,9 @@ class Objective(Generic[D, B]):
     """The mean of a loss over the terms of a batch.
 
     Attributes:
-        drafts: Returns what is drawn for the batches of one epoch, from the given generator alone. To draw them is
-            cheap, so that a training goes on within an epoch, and that each process draws all of them.
+        drafts: Returns what is drawn for the batches of one epoch, from the given generator alone. Drawing must be
+            cheap: a training that continues within an epoch draws its first batches again, and each process of a group
+            draws those of all.
         batch: Returns the part of a batch that is given by a share of its draft: tensors, or tuples, lists and dicts
             of them.
         loss: Returns the sum of the terms of a part.

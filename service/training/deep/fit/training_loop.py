@@ -187,7 +187,7 @@ class TrainingLoop(Generic[D, B]):
         return kind(network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
     def _keep(self) -> None:
-        """Write the state of the loop to the checkpoint, unless it is broken and only its epoch's end is missing."""
+        """Write the state of the loop to the checkpoint, unless the loss is not finite, which ends the fit soon."""
         if not bool(torch.isfinite(self._loss_sum)):
             return
         state = {

@@ -23,7 +23,7 @@ D = TypeVar("D")
 
 
 class Exchange(Protocol):
-    """How a step, an epoch and a training are those of the whole group."""
+    """What a training loop does so that the members of a group learn one network."""
 
     @property
     def share(self) -> Share:
@@ -38,7 +38,7 @@ class Exchange(Protocol):
         """Whether all members have the same state, after a step."""
 
     def own(self, drafts: Sequence[D]) -> D:
-        """Return the batch of a step that this process takes."""
+        """Return the batch that this process computes, of those of a step."""
 
     def start(self, epoch: int, step: int, loss_sum: torch.Tensor) -> None:
         """Begin an epoch at a step: the first one, or the one after a checkpoint.
@@ -50,13 +50,13 @@ class Exchange(Protocol):
         """
 
     def after_gradients(self, loss: torch.Tensor) -> None:
-        """Make gradients, and the loss of the batch, float (), those of the group."""
+        """Replace the gradients, and the loss of the batch, float (), by those of the group."""
 
     def after_step(self, epoch: int, step: int, loss_sum: torch.Tensor) -> None:
-        """Make the state that of the group, if it is time; `loss_sum` is the sum of losses of the epoch."""
+        """Replace the state by that of the group, if it is due; `loss_sum` is the sum of losses of the epoch."""
 
     def after_epoch(self, loss_sum: torch.Tensor) -> None:
-        """Make the state that of the group."""
+        """Replace the state by that of the group."""
 
 
 class NoExchange:
@@ -67,7 +67,7 @@ class NoExchange:
     is_synced = True
 
     def own(self, drafts: Sequence[D]) -> D:
-        """Return the only one."""
+        """Return the only batch of a step."""
         return drafts[0]
 
     def start(self, epoch: int, step: int, loss_sum: torch.Tensor) -> None:

@@ -12,7 +12,7 @@ from service.training.deep.group.group import Group
 from service.training.deep.group.share import Share
 
 D = TypeVar("D")
-# A table of at least so many numbers is looked through for rows without a gradient.
+# A table of at least so many numbers is searched for rows without a gradient.
 TABLE: Final = 1 << 20
 
 
@@ -38,7 +38,7 @@ class GradientSum:
         return self._group.share
 
     def own(self, drafts: Sequence[D]) -> D:
-        """Return the only one, of which this member computes some rows."""
+        """Return the only batch of a step, of which this member computes some rows."""
         return drafts[0]
 
     def start(self, epoch: int, step: int, loss_sum: torch.Tensor) -> None:
@@ -92,7 +92,7 @@ def add_together(group: Group, tensors: Sequence[torch.Tensor]) -> None:
 def add_by_rows(group: Group, table: torch.Tensor) -> None:
     """Replace a table, (n, d), by its sum over all members, which send the rows that are not 0, if that is less."""
     n, d = table.shape
-    # The largest and the least number say it without a copy of the table.
+    # A row is 0 if its largest and its least number are; comparing every number would copy the table.
     rows = ((table.amax(dim=1) != 0) | (table.amin(dim=1) != 0)).nonzero()[:, 0]
     counts = [int(count) for count in group.of_each(torch.tensor([rows.numel()]))]
     # A row's number is as long as two values; rows are received from every member.

@@ -21,7 +21,7 @@ from service.errors import GroupBroken
 from service.executors.member import Member
 from service.training.deep.group.share import Share
 
-# An executor finds out that a member has died. An exchange waits for one that is busy, as the first is in a validation.
+# How long an exchange waits for a busy member, such as the first one in a validation. The executor finds dead members.
 _PATIENCE: Final = timedelta(hours=6)
 _JOIN_PATIENCE: Final = timedelta(minutes=5)
 

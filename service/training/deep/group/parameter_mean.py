@@ -38,8 +38,8 @@ class ParameterMean:
         self._optimizer: Final = optimizer
         self._every: Final = every
         self._seed: Final = seed
-        self._n_steps = 0  # since members were alike
-        self._exchanged = torch.zeros((), dtype=torch.float64)  # the sum of losses then
+        self._n_steps = 0  # since members had the same parameters
+        self._exchanged = torch.zeros((), dtype=torch.float64)  # the sum of losses at that time
 
     @property
     def n_at_once(self) -> int:
@@ -48,7 +48,7 @@ class ParameterMean:
 
     @property
     def is_synced(self) -> bool:
-        """Whether members are alike."""
+        """Whether members have the same parameters."""
         return not self._n_steps
 
     def own(self, drafts: Sequence[D]) -> D:
@@ -68,11 +68,11 @@ class ParameterMean:
         self._n_steps += 1
         if self._n_steps >= self._every:
             self._average(loss_sum)
-            # So the state of PyTorch's generators, of which members have different ones, follows from the step.
+            # The state of PyTorch's generator, another one in each member, then follows from the step and the rank.
             self._draw_anew(epoch, step)
 
     def after_epoch(self, loss_sum: torch.Tensor) -> None:
-        """Average the parameters if members are not alike."""
+        """Average the parameters if members have taken steps since the last time."""
         if self._n_steps:
             self._average(loss_sum)
 

@@ -15,7 +15,7 @@ from service.training.deep.batches.loaders import ShuffledBatches, in_order
 from service.training.deep.group.share import Rows, Share
 from service.training.interactions import Float64, Int64, Interactions
 
-# Logits of this are as good as none.
+# A logit so low adds nothing to a softmax.
 EXCLUDED: Final = -1e4
 
 

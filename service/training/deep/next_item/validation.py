@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from service.training.deep.batches.recent_histories import RecentHistories
 from service.training.interactions import Float32, Float64, Int64, Interactions
 
-# As a hidden item's place counts in a list of this length.
+# A hidden item has a gain in a list of this length.
 LENGTH: Final = 10
 _MOST_USERS: Final = 1000
 _LEAST_POSITIVES: Final = 3
@@ -59,7 +59,7 @@ class NextValidation:
         ]
 
     def gains(self, users: Float32, items: Float32) -> Float64:
-        """Return what each hidden item counts among all that its user does not have before it: float64 (m,).
+        """Return the gain of each hidden item in the list of all items that its user did not have before: float64 (m,).
 
         The mean is NDCG@10.
 
@@ -73,7 +73,7 @@ class NextValidation:
         return gains
 
     def ranked_gains(self, users: Float32, items: Float32, n_candidates: int, rank: RankCandidates) -> Float64:
-        """Return what `gains` does, of the largest products in the order of other scores: float64 (m,).
+        """Return the gains in lists of the items with the largest products, ordered by other scores: float64 (m,).
 
         Args:
             users: Float32 (m, k), the users at that moment.
@@ -86,7 +86,7 @@ class NextValidation:
         for block, products in self._blocks(users, items):
             candidates = np.argpartition(products, -n_candidates, axis=1)[:, -n_candidates:]
             scores = rank(users[block], candidates)
-            # A user who has nearly all items has seen ones among the candidates.
+            # The candidates of a user with nearly all items include items that the user has.
             scores[np.isneginf(np.take_along_axis(products, candidates, 1))] = -np.inf
             is_own = candidates == self._hidden[block, np.newaxis]
             gains[block] = _gains(scores, np.where(is_own, scores, -np.inf).max(axis=1))
@@ -105,9 +105,10 @@ class NextValidation:
 
 
 def _gains(scores: Float32, own: Float32) -> Float64:
-    """Return what hidden items with the scores `own`, (b,), count among scores, (b, m), theirs included: float64 (b,).
+    """Return the gains of hidden items with the scores `own`, (b,), among all scores, (b, m): float64 (b,).
 
-    Equal scores count against an item: they say nothing of its place. One that no list holds, -inf, counts nothing.
+    The gain at place p, from 0, is 1 / log2(p + 2). An item comes after all with equal scores, which do not show its
+    place. An item with the score -inf is in no list, and its gain is 0.
     """
     places = (scores >= own[:, np.newaxis]).sum(axis=1) - 1
     is_listed = (own > -np.inf) & (places < LENGTH)

@@ -30,7 +30,7 @@ class TwoTowerNet(torch.nn.Module):
         self.items = items
 
     def share_item_vectors(self) -> None:
-        """Let both towers have the same vectors of items: those that follow each other come to be alike."""
+        """Give both towers the same vectors of items, so that items that follow each other get similar ones."""
         self.items.own = self.users.chosen
 
 

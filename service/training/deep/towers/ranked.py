@@ -35,7 +35,7 @@ class RankedTowers(TwoTowerNet):
     def validation(self, task: NextTask, scales: TowerScales, config: Any, device: torch.device) -> Validation | None:
         """Return the validation by the lists that the model makes; None if the data is too small.
 
-        As long as the share of the ranker is open, it is the better one of lists with the whole ranker and without.
+        If the share of the ranker is not set, the value is the better one of lists with the whole ranker and without.
 
         Args:
             task: With the hidden interactions.
@@ -56,7 +56,7 @@ class RankedTowers(TwoTowerNet):
     def keep_share(self, task: NextTask, scales: TowerScales, config: Any, device: torch.device) -> RankerShare:
         """Keep a share of the ranker's difference to plain products: that of the config, or the best one.
 
-        A ranker that learns from few interactions goes too far. A part of its way is then better than either end.
+        A ranker that learns from few interactions exaggerates: a part of its difference is then better than all of it.
 
         Args:
             task: With the hidden interactions.
@@ -72,7 +72,7 @@ class RankedTowers(TwoTowerNet):
         else:
             kept = best_share(self._gains(SHARES, task, scales, config.n_candidates, device))
             if wanted is not None:
-                # What a ranker would gain is told, whether it was left out by this fit or by an earlier one.
+                # The share is 0, as it was set or as an earlier fit chose it; the gain of the best share is recorded.
                 kept = kept._replace(share=wanted)
         self.ranker.weaken(kept.share)
         return kept
@@ -81,7 +81,7 @@ class RankedTowers(TwoTowerNet):
     def _gains(
         self, shares: Sequence[float], task: NextTask, scales: TowerScales, n_candidates: int, device: torch.device
     ) -> dict[float, Float64]:
-        """Return, by share of the ranker, what each hidden interaction counts in the lists."""
+        """Return, by share of the ranker, the gain of each hidden interaction in the lists."""
         users, items = listed_factors(self, task, scales, device)
         gains = {}
         for share in shares:

@@ -52,7 +52,7 @@ def best_share(gains: Mapping[float, Float64]) -> RankerShare:
     """Return the share with the best mean among those whose gain is not noise; else 0 with the gain of the best one.
 
     Args:
-        gains: By share, among them 0: what each hidden interaction counts, float64 (m,).
+        gains: By share, among them 0: the gain of each hidden interaction, float64 (m,), see `NextValidation.gains`.
     """
     compared = [compare(share, gains) for share in gains if share]
     sure = [each for each in compared if _is_sure(each)]

@@ -10,8 +10,8 @@ Tables are orthonormalised through the eigenvectors of their Gramian, in float64
 value is below about 1e-7 of the largest; the rounding of float32 hides them in any case.
 
 Invariant: the result depends on matrix, size and generator alone. Sums over rows are added part by part, in parts that
-depend on the number of rows (`row_parts`), and linear algebra runs on one thread per block. So it does not matter who
-multiplies: `Products` are done by the threads of this process, or by many workers.
+depend on the number of rows (`row_parts`), and linear algebra runs on one thread per block. So the result
+is the same whether `Products` are computed by the threads of this process or by many workers.
 """
 
 from collections.abc import Callable
