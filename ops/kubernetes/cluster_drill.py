@@ -126,8 +126,9 @@ class ClusterDrill:
             cluster_s, made = self._generated(installation)
             found.append(JobFigures("generate", alone["lists"][0], cluster_s, None, made == alone["lists"][1]))
             # Each before those that it needs.
-            for pod in reversed(list(installation.pods.values())):
-                self.notify(f"{pod.name} left {installation.stop(pod):.1f} s after its deletion.")
+            order = [workload for _, workload in (WORKER, HEAD, CONSUMER, REDIS)]
+            for pod in sorted(installation.pods.values(), key=lambda pod: order.index(pod.template.workload)):
+                self.notify(f"{pod.name} ended {installation.stop(pod):.1f} s after its deletion.")
         return found
 
     def n_workers(self) -> int:
