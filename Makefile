@@ -108,7 +108,8 @@ coverage: check ## The whole test suite, and which lines it did not run
 
 long: setup ## The long forms of the property tests, then the whole failure drill
 	RECOLLECT_TEST_LONG=1 $(BIN)/pytest --quiet --timeout 3600 tests/telemetry/wal/test_spool_properties.py \
-	  tests/telemetry/wal/test_spool_corruption.py tests/telemetry/wal/test_rewind_properties.py tests/telemetry/test_producer.py
+	  tests/telemetry/wal/test_spool_corruption.py tests/telemetry/wal/test_rewind_properties.py tests/telemetry/test_producer.py \
+	  tests/integration/test_cluster.py
 	$(BIN)/recollect chaos --faults R1 --duration 300 --every 2
 	$(BIN)/recollect chaos --faults all
 

@@ -24,9 +24,11 @@ from ops.nodes.network import network
 from ops.nodes.node import Node
 from service.errors import DataError, RunError
 from service.executors import ray_executor
+from service.executors.code_version import own_version
 from service.executors.executor import MOST_DEATHS, Executor, WorkerEvent, using
 from service.executors.local_executor import LocalExecutor
 from service.executors.machine import Machine
+from service.executors.ray_connection import COMMAND_LABEL, VERSION_LABEL, labels_at
 from service.executors.ray_executor import RayExecutor
 from service.models.publication import publication
 from service.training.algorithms import registry
@@ -245,8 +247,10 @@ def test_a_fit_gives_the_model_of_one_process(
 def test_commands_differ_by_one_option(cluster: Cluster, tmp_path: Path) -> None:
     """A training and a generation on the cluster publish and write what those of one process do.
 
-    The generation is that of a machine without a part in the cluster, which it has while the command runs.
+    In the long form the generation is that of a machine without a part in the cluster, which it has while the command
+    runs; that takes another start of Ray.
     """
+    on_visitor = cluster.visitor.argv if os.environ.get("RECOLLECT_TEST_LONG") else list
     token = str(Path(cluster.environ["RECOLLECT_HOME"]) / "cluster/token")
 
     def made(home: str, *options: str) -> tuple[dict[str, str], list[str]]:
@@ -260,7 +264,7 @@ def test_commands_differ_by_one_option(cluster: Cluster, tmp_path: Path) -> None
             return json.loads(done.stdout)
 
         trained = answer(list, "train", "--data", "demo:200x150x4000", "--algorithm", "pure_svd", "--force")
-        generated = answer(cluster.visitor.argv, "generate", "--n", "10", "--shard-users", "30")
+        generated = answer(on_visitor, "generate", "--n", "10", "--shard-users", "30")
         tables = {name: array["sha256"] for name, array in trained["arrays"].items()}
         return tables, [shard["sha256"] for shard in generated["shards"]]
 
@@ -270,6 +274,15 @@ def test_commands_differ_by_one_option(cluster: Cluster, tmp_path: Path) -> None
     assert len(alone.result()[1]) == 7
     assert not cluster.visitor.processes()
     assert not (tmp_path / "cluster/cluster/run").exists()
+
+
+def test_a_head_says_what_is_at_an_address(cluster: Cluster, executor: RayExecutor) -> None:
+    """To any machine with the token: so a command knows whether its machine is a part of the cluster."""
+    (labels,) = labels_at(cluster.address, cluster.other.address) or []
+    assert labels[VERSION_LABEL] == own_version()
+    assert COMMAND_LABEL not in labels
+    assert labels_at(cluster.address, cluster.visitor.address) == []
+    assert labels_at(f"{cluster.visitor.host_address}:1", cluster.visitor.address) is None
 
 
 def test_a_group_that_loses_a_member_goes_on_from_what_it_kept(
