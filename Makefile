@@ -91,8 +91,9 @@ check: setup ## Lint, types, layout and documents
 	$(BIN)/mypy service telemetry loadbalancer ops tests
 	$(BIN)/pytest --quiet tests/test_layout.py tests/test_docs.py
 
-# One worker more than cores: many tests wait for processes.
-SUITE := $(BIN)/pytest --numprocesses $$(($$(nproc) + 1)) --maxprocesses 5
+# One worker more than cores: many tests wait for processes. An environment that forbids compiled files would make every
+# worker compile all tests, and every process that a test starts its own sources.
+SUITE := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses $$(($$(nproc) + 1)) --maxprocesses 5
 
 # Without the files that `check` runs.
 suite: setup
