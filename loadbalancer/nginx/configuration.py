@@ -125,6 +125,7 @@ def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, h
         "READY_TIMEOUT_MS": str(READY_TIMEOUT_MS),
         "READY_BUDGET_MS": str(READY_BUDGET_MS),
         "ERROR_PAGES": "\n".join("    " + line for line in _pages()),
+        "READY_ERROR_PAGES": "\n".join("      " + line for line in problems.error_pages(problems.STATUSES - {502})),
         "CHOICES": routes.choices(settings),
         "LISTS": routes.lists(settings, _quoted(host.models)),
         "PROBLEMS": problems.locations(client_rules.headers(settings)),
@@ -169,12 +170,14 @@ class _Upstream:
         bound: The requests that each nginx has open at one of them; None for no bound.
         finds_candidates: Whether they are those that find candidates.
         answers_checks: Whether the requests are checks of readiness, which come alone and end after a second or two.
+        never_ejects: Whether each request may reach every replica, whatever it answered before.
     """
 
     name: str
     bound: int | None
     finds_candidates: bool = False
     answers_checks: bool = False
+    never_ejects: bool = False
 
 
 def _upstreams(settings: BalancerSettings) -> list[_Upstream]:
@@ -182,6 +185,7 @@ def _upstreams(settings: BalancerSettings) -> list[_Upstream]:
     found = [
         *(_Upstream(f"busy.{kind}", bound) for kind, bound in bounds.items()),
         _Upstream("health", None, answers_checks=True),
+        _Upstream("unready", None, never_ejects=True),
     ]
     if settings.candidates:
         found += [_Upstream(f"items.{kind}", bound, finds_candidates=True) for kind, bound in bounds.items()]
@@ -202,13 +206,18 @@ def _upstream(upstream: _Upstream, topology: Topology, settings: BalancerSetting
     last = (*topology.candidates, *making) if upstream.finds_candidates else making
     if not last:
         return f"  upstream {upstream.name} {{\n    zone {upstream.name} 256k;\n    server {_UNANSWERED};\n  }}"
+    if upstream.never_ejects:
+        servers = _servers(last, f"max_fails=0{each}")
+    else:
+        servers = f"""\
+{_servers(first, f"{ejection}{each}")}
+    # The same servers again, never ejected: while one replica is alive, there is a live upstream.
+{_servers(last, f"max_fails=0{each} backup")}"""
     return f"""\
   upstream {upstream.name} {{
     zone {upstream.name} 256k;
     least_conn;
-{_servers(first, f"{ejection}{each}")}
-    # The same servers again, never ejected: while one replica is alive, there is a live upstream.
-{_servers(last, f"max_fails=0{each} backup")}
+{servers}
     # nginx, not the replica, closes idle connections, so that no request meets a closing one.
     keepalive 64;
     keepalive_timeout {settings.upstream_keepalive_s}s;
