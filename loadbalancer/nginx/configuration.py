@@ -44,9 +44,13 @@ OUTSIDE_HTTP = ("ssl_object_cache_inheritable",)
 
 _MAX_OPEN_FILES = 20_000
 _MAX_CONNECTIONS = 4096
-# Together below a second, by which the checks of most balancers and orchestrators end.
-READY_TIMEOUT_MS = 300
-READY_BUDGET_MS = 650
+# The checks of most balancers and orchestrators end after a second. A replica is asked within a budget and then has its
+# timeout, first where replicas are left out for a while, and then where none is, for the reason. A connection takes no
+# more: it is made within a round trip, or the kernel repeats its first packet after a second.
+READY_BUDGET_MS = 450
+READY_TIMEOUT_MS = 200
+UNREADY_BUDGET_MS = 210
+UNREADY_TIMEOUT_MS = 100
 
 
 @dataclass(frozen=True)
@@ -124,8 +128,12 @@ def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, h
         "OTHER_BUDGET_MS": str(2 * settings.other_timeout_ms),
         "READY_TIMEOUT_MS": str(READY_TIMEOUT_MS),
         "READY_BUDGET_MS": str(READY_BUDGET_MS),
+        "UNREADY_TIMEOUT_MS": str(UNREADY_TIMEOUT_MS),
+        "UNREADY_BUDGET_MS": str(UNREADY_BUDGET_MS),
         "ERROR_PAGES": "\n".join("    " + line for line in _pages()),
-        "READY_ERROR_PAGES": "\n".join("      " + line for line in problems.error_pages(problems.STATUSES - {502})),
+        "READY_ERROR_PAGES": "\n".join(
+            "      " + line for line in problems.error_pages(problems.STATUSES - {502, 504})
+        ),
         "CHOICES": routes.choices(settings),
         "LISTS": routes.lists(settings, _quoted(host.models)),
         "PROBLEMS": problems.locations(client_rules.headers(settings)),

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,6 +71,12 @@ def reported(running: BalancedInstallation) -> int:
     return running.get("/v1/events", method="POST", body=body, headers={"Content-Type": "application/json"})[0]
 
 
+def readiness(running: BalancedInstallation) -> tuple[int, bool]:
+    """Return the status of /readyz, and whether the answer has the reason."""
+    status, _, output = running.get("/readyz")
+    return status, b"No model is loaded yet." in output
+
+
 async def test_replicas_without_a_model(
     running: BalancedInstallation,
     make_snapshot: Callable[..., ModelSnapshot],
@@ -103,8 +110,15 @@ async def test_replicas_without_a_model(
         (path, 5) for _, path, _ in LISTS if path not in STATIC
     }
     assert {reported(running) for _ in range(20)} == {202}
-    status, _, output = running.get("/readyz")
-    assert (status, b"No model is loaded yet." in output) == (503, True)
+    assert readiness(running) == (503, True)
+    os.kill(waiting, signal.SIGSTOP)
+    try:
+        for _ in range(3):
+            began_s = time.monotonic()
+            assert readiness(running) == (503, True)
+            assert time.monotonic() - began_s < 1
+    finally:
+        os.kill(waiting, signal.SIGCONT)
 
     good = publish_snapshot(models, make_snapshot(n_users=20, seed=2))
     activate(models, good)
