@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from loadbalancer import home
+from loadbalancer.errors import NotRunning
 from loadbalancer.supervision.processes import Child
 from ops.cluster.machine import interface_of, own_address, parse_address, store_bytes_here
 from ops.cluster.members import part_path, values_path
@@ -22,6 +23,8 @@ from service.executors.ray_connection import COMMAND_LABEL, labels_at
 
 _POLL_EVERY_S: Final = 0.5
 _ANSWER_WITHIN_S: Final = 5.0
+# Longer than a head needs to count a machine as lost.
+_NOTICED_WITHIN_S: Final = 20.0
 
 
 @contextmanager
@@ -43,9 +46,23 @@ def running_part(config: Config, options: NodeOptions, token: Path, head: str) -
     """
     environ = node_environment(os.environ, token, interface_of(options.address))
     output = config.logs / "ray.log"
-    with home.held(config.cluster_dir), running_node(options, environ, output, values_path(config)) as child:
-        part_path(config).write_text(json.dumps({"head": head, "address": options.address}))
-        yield child, output
+    with home.held(config.cluster_dir):
+        # A killed part leaves it.
+        part_path(config).unlink(missing_ok=True)
+        with running_node(options, environ, output, values_path(config)) as child:
+            part_path(config).write_text(json.dumps({"head": head, "address": options.address}))
+            yield child, output
+
+
+def remove_killed_part(config: Config) -> None:
+    """Remove what a killed part of this machine has left, which says that the machine is still a part.
+
+    Raises:
+        AlreadyRunning: This home directory is a part of a cluster.
+    """
+    with home.held(config.cluster_dir):
+        # The folder is removed on exit.
+        pass
 
 
 @contextmanager
@@ -70,10 +87,7 @@ def part_of_command(config: Config, token: Path, head: str, address: str) -> Ite
         yield address
         return
     if labels:
-        raise RunError(
-            f"Another command of this machine takes part in the cluster at {head} while it runs. For several at once "
-            f"let the machine join first: recollect cluster join {head} --workers 0"
-        )
+        _wait_for_killed_part(config, head, address)
     own = own_address(parse_address(head))
     options = NodeOptions(own, head, 0, 0, store_bytes_here(), of_command=True)
     with running_part(config, options, token, head):
@@ -88,3 +102,29 @@ def wait_for_head(head: str, wait_s: float) -> None:
             socket.create_connection(parse_address(head), _ANSWER_WITHIN_S).close()
             return
         time.sleep(_POLL_EVERY_S)
+
+
+def _wait_for_killed_part(config: Config, head: str, address: str) -> None:
+    """Wait until the head counts the part of a command that was killed on this machine as lost.
+
+    Raises:
+        RunError: That command runs, or has another home directory, or the head does not notice.
+    """
+    deadline_s = time.monotonic() + _NOTICED_WITHIN_S
+    while not is_part(config) and time.monotonic() < deadline_s:
+        time.sleep(_POLL_EVERY_S)
+        if not labels_at(head, address):
+            return
+    raise RunError(
+        f"Another command of this machine takes part in the cluster at {head} while it runs. For several at once "
+        f"let the machine join first: recollect cluster join {head} --workers 0"
+    )
+
+
+def is_part(config: Config) -> bool:
+    """Whether a process of this home directory takes part in a cluster, or is about to."""
+    try:
+        home.holder_pid(config.cluster_dir)
+    except NotRunning:
+        return False
+    return True

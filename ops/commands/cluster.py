@@ -93,7 +93,7 @@ def join_command(
     """Add this machine's workers to a cluster, until SIGINT, SIGTERM or `cluster leave`."""
     from ops.cluster.machine import own_address, parse_address
     from ops.cluster.members import cluster_nodes
-    from ops.cluster.part import wait_for_head
+    from ops.cluster.part import remove_killed_part, wait_for_head
     from ops.cluster.ray_node import NodeOptions
     from ops.cluster.token_file import require_token
     from service.executors.ray_connection import refuse_other_versions
@@ -101,6 +101,7 @@ def join_command(
     config = from_env(os.environ)
     try:
         with interruptible():
+            remove_killed_part(config)
             wait_for_head(head, wait_s)
     except KeyboardInterrupt:
         print_line("Stopped.")
@@ -155,6 +156,8 @@ def status_command(
 @app.command("leave")
 def leave_command() -> int:
     """Take this machine out of its cluster; tasks that it had are done by the others."""
+    from ops.cluster.part import is_part
+
     config = from_env(os.environ)
     try:
         pid = home.holder_pid(config.cluster_dir)
@@ -162,7 +165,7 @@ def leave_command() -> int:
         raise RunError("This machine is not a part of a cluster.") from None
     os.kill(pid, signal.SIGTERM)
     deadline_s = time.monotonic() + _LEAVE_TIMEOUT_S
-    while _is_held(config):
+    while is_part(config):
         if time.monotonic() > deadline_s:
             raise RunError(f"Process {pid} did not leave the cluster within {_LEAVE_TIMEOUT_S:g} s.")
         time.sleep(_POLL_EVERY_S)
@@ -197,14 +200,6 @@ def _own_cluster(config: Config) -> str:
         return str(json.loads(part_path(config).read_text())["head"])
     except (OSError, ValueError):
         raise UsageError("This machine is not a part of a cluster; name one with --cluster.") from None
-
-
-def _is_held(config: Config) -> bool:
-    try:
-        home.holder_pid(config.cluster_dir)
-    except NotRunning:
-        return False
-    return True
 
 
 def _workers(given: int | None) -> int:
