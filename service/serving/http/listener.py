@@ -17,10 +17,10 @@ from typing import cast
 
 from aiohttp import http_parser, web
 
-from service.config import ServerConfig
 from service.errors import RunError
 from service.serving.http.admission import Admission
 from service.serving.http.protocol import Protocol, with_admission
+from service.serving.http.settings import ServerConfig
 
 _CLOSED_CHECK_S = 0.02
 

@@ -8,8 +8,8 @@ import pytest
 from aiohttp import web
 
 from service.api.reply import COMMON_HEADERS, Reply
-from service.config import ServerConfig
 from service.serving.http.listener import Listener
+from service.serving.http.settings import ServerConfig
 
 BODIES = {"json": (b'{"a": 1}', "application/json"), "text": ("é,1\n".encode(), "text/plain; charset=utf-8")}
 VARIANTS = ["plain", "header", "forced close"]

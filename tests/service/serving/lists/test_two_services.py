@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from ops.commands import replay
 from ops.console.progress import StageProgress
-from service.config import Config, ServerConfig
+from service.config import Config
 from service.metrics import Metrics
 from service.models.files import artefact
 from service.models.fold_in.settings import FoldIn
@@ -24,6 +24,7 @@ from service.models.vocabulary import Vocabulary
 from service.security.api_key import new_key
 from service.security.keyring import Keyring
 from service.serving.app import build_app
+from service.serving.http.settings import ServerConfig
 from service.serving.model.store import ModelStore
 from service.serving.replica.context import ReplicaContext
 from telemetry.producer import Producer
