@@ -6,6 +6,7 @@ Invariants:
 - Its name is a digest of everything that its fit depends on, so a fit finds its own checkpoint or none.
 - It ends with a checksum, so that a damaged one is not used.
 - Checkpoints of a command that ends well are removed with it; those of a killed one, after `KEPT_S`.
+- Several commands may use a folder at the same time, and an erasure may remove any of its files.
 """
 
 import logging
@@ -25,6 +26,8 @@ from telemetry.wal.disk import sync_directory
 
 SUFFIX: Final = ".checkpoint"
 KEPT_S: Final = 7 * 86_400.0
+TEMPORARY: Final = ".tmp"
+TEMPORARY_KEPT_S: Final = 3600.0
 # A checkpoint may take this share of the time of a fit.
 MOST_SHARE: Final = 0.05
 _CHECKSUM_BYTES: Final = 4
@@ -70,11 +73,13 @@ def are_kept() -> bool:
 
 
 def _remove_old(path: Path) -> None:
-    oldest_s = time.time() - KEPT_S
-    for file in path.glob("*"):
-        is_torn = file.suffix == ".tmp" and file.stat().st_mtime < time.time() - 3600
-        if is_torn or (file.suffix == SUFFIX and file.stat().st_mtime < oldest_s):
-            file.unlink(missing_ok=True)
+    now_s = time.time()
+    for suffix, kept_s in ((SUFFIX, KEPT_S), (TEMPORARY, TEMPORARY_KEPT_S)):
+        for file in path.glob(f"*{suffix}"):
+            # Another command may have renamed or removed it meanwhile, and another user's file may have to stay.
+            with suppress(FileNotFoundError, PermissionError):
+                if file.stat().st_mtime < now_s - kept_s:
+                    file.unlink()
 
 
 class Checkpoint:
@@ -136,7 +141,7 @@ class Checkpoint:
     def _replace(self, folder: CheckpointFolder, content: Callable[[BinaryIO], None]) -> None:
         folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._path(folder)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
         try:
             descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "w+b") as file:

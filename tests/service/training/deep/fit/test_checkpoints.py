@@ -101,6 +101,17 @@ def test_old_checkpoints_are_removed(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["mine.txt", "new.checkpoint"]
 
 
+@pytest.mark.parametrize("suffix", [".checkpoint", ".tmp"])
+def test_a_file_that_goes_while_old_ones_are_looked_for_ends_no_training(suffix: str, tmp_path: Path) -> None:
+    """Another command has renamed it, or an erasure has removed it: its name is listed, and there is no file."""
+    (tmp_path / f"gone{suffix}").symlink_to("nowhere")
+    old = tmp_path / f"old{suffix}"
+    old.write_bytes(b"")
+    os.utime(old, (time.time() - KEPT_S - 60,) * 2)
+    with checkpoints_in(tmp_path, 0.0):
+        assert [file.name for file in tmp_path.iterdir()] == [f"gone{suffix}"]
+
+
 def test_a_training_killed_at_any_moment_ends_with_the_same_bytes(tmp_path: Path) -> None:
     """A process is killed by SIGKILL after a different number of steps each time, and run again until it ends."""
     argv = [sys.executable, "-m", small_network.__name__, str(tmp_path)]
