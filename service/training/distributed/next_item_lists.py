@@ -41,7 +41,6 @@ _PART_ENTRIES: Final = 1 << 25
 # Additions, of pairs and of columns, in a range of items: some tenths of a second.
 _RANGE_COST: Final = 1e7
 _MOST_RANGES: Final = 256
-_TABLES: Final = 2  # G and C
 _PAIRS: Final = "next_item: pairs"
 _SOLUTIONS: Final = "next_item: solutions"
 _LISTS: Final = "next_item: lists"
@@ -76,15 +75,17 @@ def fit(
         TrainingDiverged: The regression has no solution in the available precision.
     """
     ranges = item_ranges(data.counts, hows[0].window)
+    is_whole = data.n_items <= whole_items
     kept = None if checkpoint is None else checkpoint.sums()
     if kept is None:
         split = _sums(executor, data, hows, ranges, quick=quick, whole_items=whole_items, part_entries=part_entries)
         if checkpoint is not None:
-            checkpoint.keep_sums(partial(_kept, executor, split))
+            checkpoint.keep_sums(partial(_whole_kept if is_whole else _entries_kept, executor, split))
     else:
-        split = [_placed(executor, kept, *bounds) for bounds in ranges]
+        placed = _whole_placed if is_whole else _entries_placed
+        split = [placed(executor, kept, *bounds) for bounds in ranges]
     of_hows = [split[start : start + len(ranges)] for start in range(0, len(split), len(ranges))]
-    if data.n_items <= whole_items:
+    if is_whole:
         return _of_all_inputs(executor, of_hows, ranges, penalties, scales, n_kept)
     return _of_few_inputs(executor, of_hows, penalties, scales, n_kept)
 
@@ -122,20 +123,28 @@ def _sums(
     return split
 
 
-def _kept(executor: Executor, split: list[tuple[Ref[Any], ...]]) -> list[NDArray[Any]]:
-    """Return the rows of all ranges as a checkpoint has them."""
-    found: list[NDArray[Any]] = []
-    for refs in zip(*split, strict=True):
-        parts = [executor.get(ref) for ref in refs]
-        found += _joined(parts) if isinstance(parts[0], Kept) else [np.concatenate(parts)]
-    return found
+def _whole_kept(executor: Executor, split: list[tuple[Ref[Float32], ...]]) -> tuple[Float32, Float32]:
+    """Return G and the transpose of C of all ranges, as a checkpoint has them."""
+    grams, crosses = ([executor.get(ref) for ref in refs] for refs in zip(*split, strict=True))
+    return np.concatenate(grams), np.concatenate(crosses)
 
 
-def _placed(executor: Executor, kept: Sequence[NDArray[Any]], first: int, end: int) -> tuple[Ref[Any], ...]:
-    """Give the workers a range of rows that a checkpoint had."""
-    rows = [array[first:end] for array in kept]
-    tables = rows if len(rows) == _TABLES else [Kept(*rows[:3]), Kept(*rows[3:])]
-    return tuple(executor.put(table) for table in tables)
+def _entries_kept(executor: Executor, split: list[tuple[Ref[Kept], ...]]) -> tuple[NDArray[Any], ...]:
+    """Return the largest entries of all ranges, the arrays of G and then those of C, as a checkpoint has them."""
+    grams, crosses = ([executor.get(ref) for ref in refs] for refs in zip(*split, strict=True))
+    return (*_joined(grams), *_joined(crosses))
+
+
+def _whole_placed(executor: Executor, kept: Sequence[NDArray[Any]], first: int, end: int) -> tuple[Ref[Any], ...]:
+    """Give the workers a range of rows of G and of the transpose of C that a checkpoint had."""
+    gram, cross = kept
+    return executor.put(gram[first:end]), executor.put(cross[first:end])
+
+
+def _entries_placed(executor: Executor, kept: Sequence[NDArray[Any]], first: int, end: int) -> tuple[Ref[Any], ...]:
+    """Give the workers a range of the largest entries that a checkpoint had."""
+    gram, cross = list_form.entries_of([array[first:end] for array in kept])
+    return executor.put(gram), executor.put(cross)
 
 
 def item_ranges(counts: Int64, window: int) -> list[_Bounds]:

@@ -95,7 +95,7 @@ def fit(
         return joined_lists([largest_of_whole([weights], 0, data.n_items, scales, n_kept)], data.n_items)
     kept_of_gram, n_inputs = entries_kept(data.n_items, quick=quick)
     if sums is not None:
-        kept, cross_kept = Kept(*sums[:3]), Kept(*sums[3:])
+        kept, cross_kept = entries_of(sums)
     else:
         comparable = comparable_scales(data.counts)
         kept, cross_kept = largest_entries(data, occurrences(data), how, comparable, kept_of_gram, n_inputs)
@@ -103,6 +103,16 @@ def fit(
             checkpoint.keep_sums(lambda: (*kept, *cross_kept))
     candidate_ridge.solve(kept, cross_kept, penalties)
     return largest_of_solved(cross_kept, scales, n_kept)
+
+
+def entries_of(sums: Sequence[NDArray[Any]]) -> tuple[Kept, Kept]:
+    """Return the largest entries of G and of C from their arrays, as `SumsCheckpoint` has them.
+
+    Raises:
+        ValueError: The arrays are not those of two `Kept`.
+    """
+    columns, values, lengths, cross_columns, cross_values, cross_lengths = sums
+    return Kept(columns, values, lengths), Kept(cross_columns, cross_values, cross_lengths)
 
 
 def entries_kept(n_items: int, *, quick: bool) -> tuple[int, int]:

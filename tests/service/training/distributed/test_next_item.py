@@ -125,6 +125,34 @@ def test_kept_sums_are_not_made_again(
         assert same(lists(ordered._replace(inputs=nothing, targets=nothing), not kept_by_workers), expected)
 
 
+class Sums:
+    """Sums over pairs in so many arrays, for 500 items."""
+
+    def __init__(self, n_arrays: int) -> None:
+        self._arrays = [np.zeros((500, 1), np.float32)] * n_arrays
+
+    def sums(self) -> list[Float32]:
+        return self._arrays
+
+    def keep_sums(self, sums: object) -> None:
+        raise AssertionError("Known sums were made again.")
+
+
+@pytest.mark.parametrize(("whole_items", "n_arrays"), [(1000, 6), (1000, 3), (0, 2), (0, 5)])
+def test_kept_sums_are_read_by_the_number_of_items(
+    workers: LocalExecutor, ordered: Sequences, whole_items: int, n_arrays: int
+) -> None:
+    """Not by how many arrays there are: those of another form are refused and never taken for these."""
+    assert ordered.n_items == 500
+    penalties, scales = regression(ordered)
+    with pytest.raises(ValueError, match="values to unpack"):
+        list_form.fit(ordered, HOW, penalties, scales, 20, whole_items=whole_items, checkpoint=Sums(n_arrays))
+    with pytest.raises(ValueError, match="values to unpack"):
+        distributed.fit(
+            workers, ordered, [HOW], penalties, scales, 20, whole_items=whole_items, checkpoint=Sums(n_arrays)
+        )
+
+
 def test_no_task_reads_more_than_a_part_of_the_users(ordered: Sequences) -> None:
     """Parts are all users in order, and each has at most so many interactions."""
     parts = distributed.user_parts(ordered.starts, 2000)
