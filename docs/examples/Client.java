@@ -30,7 +30,7 @@ public final class Client {
         public final int status;
 
         Refused(int status, String detail) {
-            super(status + ": " + detail);
+            super(detail == null ? "Status " + status + "." : status + ": " + detail);
             this.status = status;
         }
     }
@@ -164,11 +164,12 @@ public final class Client {
         }
     }
 
+    /** What the service says is wrong; null if the answer is of something else on the way, as a proxy's page is. */
     private static String detail(String body) {
         try {
-            return String.valueOf(object(Json.read(body)).get("detail"));
-        } catch (RuntimeException notJson) {
-            return body;
+            return (String) object(Json.read(body)).get("detail");
+        } catch (RuntimeException unlike) {
+            return null;
         }
     }
 

@@ -64,7 +64,7 @@ export class Client {
       try {
         const response = await fetch(this.service + path, options);
         if (response.ok) return await response.json();
-        failure = new Refused(response.status, await response.json().catch(() => ({})));
+        failure = new Refused(response.status, (await response.json().catch(() => null)) ?? {});
         if (!AGAIN.includes(response.status)) throw failure;
         if (response.status === 503) pauseMs += 1000 * (Number(response.headers.get("Retry-After")) || 0);
       } catch (error) {

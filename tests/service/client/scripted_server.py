@@ -3,6 +3,7 @@
 import socket
 import ssl
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -25,6 +26,7 @@ class ScriptedServer:
         script: An answer as text, `CLOSE` or `SILENCE` for each request, in order. After an answer that is not whole
             the connection closes.
         requests: The heads and bodies received.
+        received_s: When each of them was, by the monotonic clock.
         context: Speaks TLS with it, if given.
         n_connections: The number of connections accepted.
     """
@@ -32,6 +34,7 @@ class ScriptedServer:
     script: list[str]
     context: ssl.SSLContext | None = None
     requests: list[str] = field(default_factory=list)
+    received_s: list[float] = field(default_factory=list)
     n_connections: int = 0
 
     def __enter__(self) -> Self:
@@ -80,6 +83,7 @@ class ScriptedServer:
             except OSError:
                 return
             body, received = received[: sum(lengths)], received[sum(lengths) :]
+            self.received_s.append(time.monotonic())
             self.requests.append((head + b"\r\n\r\n" + body).decode())
             what = self.script.pop(0) if self.script else CLOSE
             if what == SILENCE:

@@ -52,12 +52,14 @@ class Case(NamedTuple):
         n_requests: How many requests it gets.
         printed: A pattern of what is printed.
         deadline_ms: The milliseconds for the call.
+        pause_s: The least seconds between two requests.
     """
 
     script: list[str]
     n_requests: int
     printed: str
     deadline_ms: int = 3000
+    pause_s: float = 0.0
 
 
 def failing(status: int, headers: str = "") -> list[str]:
@@ -76,6 +78,9 @@ CASES = [
     Case(failing(502, "Retry-After: 60\r\n"), 2, "Refused: .*It is not well."),
     Case([failing(503)[0], ACCEPTED], 2, "answer 0"),
     Case([CLOSE, ACCEPTED], 2, "answer 0"),
+    Case([*failing(503, "Retry-After: 1\r\n")[:1], ACCEPTED], 2, "answer 0", pause_s=1.0),
+    # Not every answer is the service's: a proxy has a page of its own.
+    *(Case([answer(500, body)], 1, r"Refused: Status 500\.") for body in ("{}", "null", "[]", "<p>Sorry.</p>", "")),
 ]
 
 
@@ -111,6 +116,7 @@ def test_a_call_is_tried_at_most_twice(program: Callable[[Path], list[str]], tmp
         for case, server, line in zip(CASES, servers, done.stdout.splitlines(), strict=True):
             assert re.fullmatch(case.printed, line), (case, line)
             assert len(server.requests) == case.n_requests, case
+            assert server.received_s[-1] - server.received_s[0] >= case.pause_s, case
             keys = {re.findall(r"(?i)^idempotency-key: (\S+)", text, re.MULTILINE)[0] for text in server.requests}
             bodies = {text.partition("\r\n\r\n")[2] for text in server.requests}
             assert (len(keys), len(bodies)) == (1, 1)
