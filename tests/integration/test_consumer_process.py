@@ -32,6 +32,8 @@ from tests.support.live.live_follower import LiveFollower
 ROOT = Path(__file__).parents[2]
 # In the middle of the work, and then its successor at its very first round.
 STEPS = [(name, hit) for name in FAILPOINTS if name.startswith("consumer.") for hit in (3, 1)]
+# A consumer that is killed from here on has committed what it took.
+N_UNCOMMITTED = STEPS.index(("consumer.committed", 3))
 # A lease passes each of these at least once, before it has archived anything.
 LIVE_STEPS = [(name, 1) for name in FAILPOINTS if name.startswith("live.")]
 AwaitUntil = Callable[..., Awaitable[None]]
@@ -172,7 +174,11 @@ async def site(tmp_path: Path, redis_server: Any, free_port: Callable[[], int]) 
     await site.end()
 
 
-@pytest.mark.parametrize("steps", [STEPS[:8], STEPS[8:], LIVE_STEPS], ids=["until committed", "then", "live"])
+@pytest.mark.parametrize(
+    "steps",
+    [STEPS[:N_UNCOMMITTED], STEPS[N_UNCOMMITTED:], LIVE_STEPS],
+    ids=["before the commit", "from the commit on", "live"],
+)
 async def test_consumers_killed_at_any_step_lose_and_duplicate_nothing(
     site: Site, await_until: AwaitUntil, steps: list[tuple[str, int]]
 ) -> None:
