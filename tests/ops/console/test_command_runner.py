@@ -31,16 +31,18 @@ def test_a_refusal_of_the_machine_is_a_sentence(capsys: pytest.CaptureFixture[st
 
 
 LOGGING = [["up", "--data", "demo:60x40x900", "--algorithm", "popularity"], ["serve"], ["consume"], ["balance"]]
-QUIET = [
+# Commands that need the directory, and those for which what is not there is empty.
+REFUSED = [
     ["train", "--data", "demo:60x40x900"],
-    ["models", "list"],
     ["models", "activate", "x-20260101T000000-abcd"],
     ["keys", "create", "--scope", "events"],
-    ["audit"],
-    ["archive", "list"],
-    ["archive", "compact"],
-    ["deadletters", "list"],
-    ["doctor"],
+]
+EMPTY = [
+    (["models", "list"], "No model is published in {home}/models; make one with: recollect train --data PATH.\n"),
+    (["audit"], "No event has been accepted.\n"),
+    (["archive", "list"], "Nothing is archived yet.\n"),
+    (["archive", "compact", "--before", "2026-01-01"], "There is nothing to compact before 2026-01-01.\n"),
+    (["deadletters", "list"], "No open dead letters.\n"),
 ]
 
 
@@ -48,20 +50,42 @@ def id_of(words: object) -> str:
     return "-".join(words[:2]) if isinstance(words, list) else str(words)
 
 
-@pytest.mark.parametrize("words", QUIET, ids=id_of)
-def test_an_unusable_home_is_a_sentence_for_commands_that_end(
-    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A file stands where the directory should be; an error that is none of ours would leave the runner."""
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home directory that cannot be made: a file stands where its parent should be."""
     taken = tmp_path / "taken"
     taken.write_text("")
     monkeypatch.setenv("RECOLLECT_HOME", str(taken / "below"))
     monkeypatch.setenv("RECOLLECT_LOGS", str(tmp_path / "logs"))
-    code = run(application(words[:1]), words)
-    assert code in {0, 1, 2}
-    if words[0] == "train":
-        assert code == 1
-        assert str(taken) in capsys.readouterr().err.splitlines()[-1]
+    return taken / "below"
+
+
+@pytest.mark.parametrize("words", REFUSED, ids=id_of)
+def test_an_unusable_home_is_a_sentence_of_commands_that_need_it(
+    words: list[str], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is the last line on standard error, and names the path; another exception would leave the runner."""
+    assert run(application(words[:1]), words) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("recollect: ")
+    assert str(home) in last
+    assert last.endswith(".")
+
+
+@pytest.mark.parametrize(("words", "printed"), EMPTY, ids=[id_of(words) for words, _ in EMPTY])
+def test_an_unusable_home_is_empty_for_commands_that_read(
+    words: list[str], printed: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They say what they would say of a new installation."""
+    assert run(application(words[:1]), words) == 0
+    assert capsys.readouterr().out == printed.format(home=home)
+
+
+def test_an_unusable_home_is_a_finding_of_doctor(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under `state`, with the setting that names another one."""
+    assert run(application(["doctor"]), ["doctor"]) == 1
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("fail  state"))
+    assert line.endswith(f"{home} does not exist and cannot be made in {home.parent}; name another in RECOLLECT_HOME.")
 
 
 @pytest.mark.parametrize("name", ["RECOLLECT_HOME", "RECOLLECT_LOGS"])
