@@ -150,16 +150,20 @@ def erase_command(
     with _needs_extra():
         from ops.offline.list_erasure import erase_from_lists
     found = erase_from_lists(from_env(os.environ), folders or [], users or [])
+    # A user by name is not on the list of erased users: an unfinished generation makes that user's list.
+    status = 1 if users and found.unfinished else 0
     if as_json:
         print(json.dumps(asdict(found)))
-        return 0
+        return status
     print(
-        f"{found.users:,} lists were removed from {found.files:,} files; {found.folders:,} complete folders were "
+        f"{found.lists:,} lists were removed from {found.files:,} files; {found.folders:,} complete folders were "
         "searched."
     )
-    if found.unfinished:
+    if status:
+        print(f"{found.unfinished:,} folders are not complete and may hold them: complete or remove these, then erase.")
+    elif found.unfinished:
         print(f"{found.unfinished:,} folders are not complete: their generation leaves erased users out at its end.")
-    return 0
+    return status
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from ops.offline.offline_model import OfflineModel, active_version
 from service.config import Config
 from service.errors import FilterRefused, ModelMissing, RunError, UsageError
 from service.generation.bulk_users import BulkUsers, default_shard_users, read_ids
+from service.generation.erased_places import ErasedPlaces
 from service.generation.generation import Progress, generate
 from service.generation.list_model import BulkModel
 from service.generation.output_folder import OutputFolder, digest_of
@@ -32,7 +33,6 @@ from service.lists.filters.parsing import parse
 from service.lists.list_request import ListRequest
 from service.models.files import artefact, versions
 from service.models.files.erased_users import ErasedUsers
-from service.models.vocabulary import Vocabulary
 from telemetry.errors import ArchiveError, StateError
 from telemetry.ids import rfc3339_ms
 
@@ -213,6 +213,8 @@ class _Generation:
         state = self.model.state if request.live else None
         self.source = ShardSource(bulk, users, shard_users, state, self.model.pseudonyms)
         self._listed = ErasedUsers(b"", {})
+        self._erased_places = ErasedPlaces(users.ids, self.model.pseudonyms)
+        self._left_out = np.zeros(len(users), bool)
         manifest_sha256 = digest_of(versions.directory_of(config.models_dir, version) / artefact.MANIFEST)
         self.facts: dict[str, Any] = {
             "inputs": {
@@ -245,20 +247,22 @@ class _Generation:
         }
 
     def erased(self) -> NDArray[np.bool_]:
-        """Return the users who were erased and have done nothing since, bool (n_users,)."""
-        users, pseudonyms = self.source.users, self.model.pseudonyms
-        listed = self._listed = ErasedUsers.read(self._config.models_dir)
-        found = np.zeros(len(users), bool)
-        if not listed.permanent_s and not listed.temporary_s:
-            return found
-        for place, erased_s in listed.erased_rows(Vocabulary(users.ids), pseudonyms).items():
-            found[place] = not self._has_acted_since(place, erased_s)
-        return found
+        """Return the users who were erased and have done nothing since, bool (n_users,); none of them comes back."""
+        self._leave_out_listed()
+        return self._left_out
 
     def left_out_all(self) -> bool:
-        """Whether no user was erased since `erased` was called last."""
-        listed, before = ErasedUsers.read(self._config.models_dir), self._listed
-        return (listed.permanent_s, listed.temporary_s) == (before.permanent_s, before.temporary_s)
+        """Whether none of these users was erased since `erased` was called last."""
+        return not self._leave_out_listed()
+
+    def _leave_out_listed(self) -> bool:
+        """Leave out whom the list of erased users has since it was read last; returns whether there is one."""
+        before, self._listed = self._listed, ErasedUsers.read(self._config.models_dir)
+        is_new = False
+        for place, erased_s in self._erased_places.of(self._listed.since(before)).items():
+            if not self._left_out[place] and not self._has_acted_since(place, erased_s):
+                self._left_out[place] = is_new = True
+        return is_new
 
     def _has_acted_since(self, place: int, erased_s: int) -> bool:
         users, state = self.source.users, self.model.state
@@ -266,7 +270,12 @@ class _Generation:
         times_s = None if row < 0 else self.model.snapshot.user_history(row).times_s
         if times_s is not None and int(times_s.max(initial=0)) > erased_s:
             return True
-        return self._request.live and bool(live_events(state, users.ids[place], self.model.pseudonyms))
+        if not self._request.live:
+            return False
+        # The list has whole seconds, rounded down. The state is of the beginning: it may have what was erased.
+        since_ms = (erased_s + 1) * _MS_PER_S
+        events = live_events(state, users.ids[place], self.model.pseudonyms)
+        return any(event.received_ms >= since_ms for event in events)
 
     def _users(self, folder: OutputFolder) -> BulkUsers:
         if self._request.user_ids is not None:

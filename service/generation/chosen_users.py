@@ -21,7 +21,7 @@ def named(names: Collection[str], pseudonyms: Pseudonymiser) -> Chosen:
 
 
 def listed(erased: ErasedUsers, pseudonyms: Pseudonymiser) -> Chosen:
-    """Choose the listed users from lists of a time before they were erased; others are of users who came back."""
+    """Choose the listed users from lists of a time before the erase. Later lists are kept: their users came back."""
 
     def choose(user_ids: Sequence[str], as_of: str) -> set[str]:
         # The list has whole seconds, rounded down.

@@ -14,12 +14,10 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
-
-import pyarrow as pa
 
 from service.errors import RunError, UsageError
 from service.generation.chosen_users import Chosen
@@ -37,7 +35,7 @@ from service.generation.output_folder import (
     read_manifest,
     staged_name,
 )
-from service.generation.shard_erasure import users_named, write_without
+from service.generation.shard_erasure import UNREADABLE, LeftOver, users_named, write_without
 from service.models.files import published_files
 from telemetry.failpoints import Failpoints
 from telemetry.ids import rfc3339_ms
@@ -55,20 +53,20 @@ class ErasedLists:
         folders: Complete folders that were searched.
         unfinished: Folders that are being made, or were when their generation was killed.
         files: Files that were written again.
-        users: How many lists were removed, those without items, too.
+        lists: How many lists were removed, those without items, too.
     """
 
     folders: int = 0
     unfinished: int = 0
     files: int = 0
-    users: int = 0
+    lists: int = 0
 
     def __add__(self, other: "ErasedLists") -> "ErasedLists":
         return ErasedLists(
             self.folders + other.folders,
             self.unfinished + other.unfinished,
             self.files + other.files,
-            self.users + other.users,
+            self.lists + other.lists,
         )
 
 
@@ -95,32 +93,56 @@ def erase_from(path: Path, chosen: Chosen, failpoints: Failpoints) -> ErasedList
             return ErasedLists(unfinished=int((path / FROZEN).exists()))
     remains = (NEXT_MANIFEST, PROGRESS, FROZEN)
     found, unread = _search(path, manifest, chosen)
-    files = users = 0
+    unwritten: list[str] = []
+    n_files = n_lists = 0
     if found or any((path / name).exists() for name in remains):
         with _age_kept(path), OutputFolder.held(path) as folder:
             _complete(path, failpoints)
             folder.remove_remains()
-            if (current := folder.manifest()) is not None and current != manifest:
+            current = folder.manifest()
+            if current is None:
+                # Removed meanwhile: it is not made again.
+                if not any((path / name).exists() for name in remains):
+                    folder.discard()
+                return ErasedLists()
+            if current != manifest:
                 manifest = current
                 found, unread = _search(path, manifest, chosen)
             for number, names in found.items():
                 shard = FinishedShard(**manifest["shards"][number])
-                if not is_file(path / shard.file, shard):
-                    unread.append(f"{path / shard.file} is not the file of {MANIFEST}")
+                file = path / shard.file
+                if not is_file(file, shard):
+                    unread.append(f"{file} is not the file of {MANIFEST}")
                     continue
-                manifest = _without(path, manifest, number, names, failpoints)
-                files, users = files + 1, users + len(names)
+                try:
+                    left = write_without(file, path / staged_name(shard.file), manifest["inputs"]["layout"], names)
+                except OSError as error:
+                    unwritten.append(f"{file} cannot be written again: {error.strerror or error}.")
+                    continue
+                except UNREADABLE as error:
+                    unread.append(f"{file} cannot be read, {type(error).__name__}")
+                    continue
+                manifest = _replaced(path, manifest, number, len(names), left, failpoints)
+                n_files, n_lists = n_files + 1, n_lists + len(names)
     if unread:
-        raise RunError(f"These lists may hold an erased user and must be removed: {'; '.join(unread)}.")
-    return ErasedLists(1, 0, files, users)
+        unwritten.append(f"These lists may hold an erased user and must be removed: {'; '.join(unread)}.")
+    if unwritten:
+        raise RunError(" ".join(unwritten))
+    return ErasedLists(1, 0, n_files, n_lists)
 
 
 @contextmanager
 def _age_kept(path: Path) -> Iterator[None]:
-    """Keep the time of a folder, by which old ones are removed."""
-    before = path.stat()
-    yield
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    """Keep the time of a folder, by which old ones are removed, if it is there and belongs to this process's user."""
+    before = None
+    with suppress(FileNotFoundError):
+        before = path.stat()
+    try:
+        yield
+    finally:
+        if before is not None:
+            with suppress(FileNotFoundError, PermissionError):
+                os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _search(path: Path, manifest: dict[str, Any], chosen: Chosen) -> tuple[_Found, list[str]]:
@@ -135,25 +157,24 @@ def _search(path: Path, manifest: dict[str, Any], chosen: Chosen) -> tuple[_Foun
         except FileNotFoundError:
             # A file that its owner has moved away holds nobody here.
             continue
-        except (OSError, ValueError, pa.ArrowException) as error:
+        except UNREADABLE as error:
             unread.append(f"{file} cannot be read, {type(error).__name__}")
     return found, unread
 
 
-def _without(
-    path: Path, manifest: dict[str, Any], number: int, names: set[str], failpoints: Failpoints
+def _replaced(
+    path: Path, manifest: dict[str, Any], number: int, n_users: int, left: LeftOver, failpoints: Failpoints
 ) -> dict[str, Any]:
-    """Replace a file by one without some users, and the manifest; returns the new one."""
+    """Replace a file by the one beside it, without some users, and the manifest; returns the new one."""
+    failpoints.hit("generated.written")
     shard = FinishedShard(**manifest["shards"][number])
     staged = path / staged_name(shard.file)
     try:
-        left = write_without(path / shard.file, staged, manifest["inputs"]["layout"], names)
-        failpoints.hit("generated.written")
         changed = replace(
             shard,
             bytes=staged.stat().st_size,
             sha256=digest_of(staged),
-            users=shard.users - len(names),
+            users=shard.users - n_users,
             users_sha256=left.users_sha256,
             users_without_items=shard.users_without_items - left.n_without,
             rows=left.n_rows,
@@ -161,8 +182,8 @@ def _without(
         shards = [*manifest["shards"]]
         shards[number] = asdict(changed)
         counts = {
-            "users": manifest["users"] - len(names),
-            "users_erased": manifest.get("users_erased", 0) + len(names),
+            "users": manifest["users"] - n_users,
+            "users_erased": manifest.get("users_erased", 0) + n_users,
             "rewritten": {"at": rfc3339_ms(time.time()), "why": _WHY},
         }
         after = {**manifest, **counts}
@@ -210,11 +231,16 @@ def erase_below(root: Path, chosen: Chosen, failpoints: Failpoints) -> ErasedLis
     """
     total = ErasedLists()
     reasons = []
-    for path in folders_below(root):
-        try:
-            total += erase_from(path, chosen, failpoints)
-        except (RunError, UsageError) as error:
-            reasons.append(str(error))
+    try:
+        for path in folders_below(root):
+            try:
+                total += erase_from(path, chosen, failpoints)
+            except (RunError, UsageError) as error:
+                reasons.append(str(error))
+            except (*UNREADABLE, KeyError, TypeError) as error:
+                reasons.append(f"Users cannot be erased from {path}: {type(error).__name__}.")
+    except RunError as error:
+        reasons.append(str(error))
     if reasons:
         raise RunError(" ".join(reasons))
     return total

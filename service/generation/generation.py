@@ -40,14 +40,14 @@ def generate(
             erased while the others were made.
         progress: Called with the stage, the finished shards and all of them.
     """
-    source.left_out = erased()
+    source.leave_out(erased())
     while missing := _missing(folder, source):
         n_before = len(source) - len(missing)
         progress(STAGE, n_before, len(source))
         for n_done, (number, made) in enumerate(_made(source, missing, layout), n_before + 1):
             folder.add(number, made, source.users_sha256(number))
             progress(STAGE, n_done, len(source))
-        source.left_out = erased()
+        source.leave_out(erased())
 
 
 def _missing(folder: OutputFolder, source: ShardSource) -> list[int]:

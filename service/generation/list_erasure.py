@@ -6,12 +6,16 @@ and writes the files, because the consumer stays small without pyarrow; it ends 
 """
 
 import json
+import os
+import re
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from service.errors import RunError
 from service.executors.worker_process import death_reason
@@ -20,6 +24,9 @@ from service.models.files.erased_users import list_erased
 from telemetry.daemon_thread import run_in_daemon_thread
 
 _PROCESS: Final = "service.generation.erasing_process"
+# The last line of a traceback begins with the type of the exception.
+_EXCEPTION: Final = re.compile(rb"([A-Za-z_][\w.]*)(?::.*)?")
+_READ_BYTES: Final = 4096
 
 
 class GeneratedListEraser:
@@ -42,8 +49,11 @@ class GeneratedListEraser:
         self._pseudonym_key = pseudonym_key
         self._failpoint = failpoint
 
-    async def erase(self, user_ids: Collection[str]) -> Mapping[str, int]:
-        """Remove users, by their ids in telemetry, from every complete folder, off the event loop.
+    async def erase(self, requested: Mapping[str, str]) -> Mapping[str, int]:
+        """Remove users from every complete folder, off the event loop.
+
+        Args:
+            requested: By id in telemetry: when the last erasure was requested, RFC 3339.
 
         Returns:
             Nothing: lists are no models.
@@ -53,21 +63,23 @@ class GeneratedListEraser:
             RunError: A folder may hold one of them and cannot be read or written; the others are done.
         """
         # A hanging disk must not keep the consumer from ending; the next call completes an interrupted one.
-        await run_in_daemon_thread(lambda: self.erase_now(user_ids), "list-eraser")
+        await run_in_daemon_thread(lambda: self.erase_now(requested), "list-eraser")
         return {}
 
-    def erase_now(self, user_ids: Collection[str]) -> None:
+    def erase_now(self, requested: Mapping[str, str]) -> None:
         """Remove users as `erase` does, and block."""
         if next(folders_below(self._generated_dir), None) is None:
             return
+        requested_s = {name: int(datetime.fromisoformat(text).timestamp()) for name, text in requested.items()}
         try:
-            list_erased(self._models_dir, frozenset(user_ids), int(time.time()))
+            # The models' eraser lists the same users, but it may have failed before.
+            list_erased(self._models_dir, requested_s, int(time.time()))
         except OSError as error:
             raise RunError(f"{self._models_dir} cannot be written: {error.strerror or error}.") from error
         reason = _told(
             {
                 "root": str(self._generated_dir),
-                "users": sorted(user_ids),
+                "users": sorted(requested),
                 "pseudonym_key": None if self._pseudonym_key is None else self._pseudonym_key.hex(),
                 "failpoint": self._failpoint,
             }
@@ -78,27 +90,40 @@ class GeneratedListEraser:
 
 def _told(order: Mapping[str, Any]) -> str | None:
     """Have a process carry out an order; returns why it could not, None if it did."""
-    # Ctrl-C is for the consumer alone.
-    with subprocess.Popen(
-        [sys.executable, "-m", _PROCESS],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        process_group=0,
-    ) as process:
-        if process.stdin is None or process.stdout is None:
-            raise RunError(f"{_PROCESS} has no pipes.")
-        try:
-            # The pipe stays open until the answer: its end tells the process that this one died.
-            process.stdin.write(json.dumps(order).encode() + b"\n")
-            process.stdin.flush()
-            answer = process.stdout.readline()
-        except BrokenPipeError:
-            answer = b""
-        except BaseException:
-            process.kill()
-            raise
-    if not answer.endswith(b"\n"):
-        return f"Users cannot be erased from generated lists: {death_reason(process.returncode)}"
+    # A file, not a pipe: however much the process writes, it does not wait for a reader.
+    with tempfile.TemporaryFile() as errors:
+        # Ctrl-C is for the consumer alone.
+        with subprocess.Popen(
+            [sys.executable, "-m", _PROCESS],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            process_group=0,
+        ) as process:
+            if process.stdin is None or process.stdout is None:
+                raise RunError(f"{_PROCESS} has no pipes.")
+            try:
+                # The pipe stays open until the answer: its end tells the process that this one died.
+                process.stdin.write(json.dumps(order).encode() + b"\n")
+                process.stdin.flush()
+                answer = process.stdout.readline()
+            except BrokenPipeError:
+                answer = b""
+            except BaseException:
+                process.kill()
+                raise
+        if not answer.endswith(b"\n"):
+            why = f"{death_reason(process.returncode)}{_exception_in(errors)}"
+            return f"Users cannot be erased from generated lists: {why}"
     reason: str | None = json.loads(answer)["error"]
     return reason
+
+
+def _exception_in(errors: IO[bytes]) -> str:
+    """Return a sentence with the type of the exception in the last line of a process's errors; empty without one."""
+    size = errors.seek(0, os.SEEK_END)
+    errors.seek(max(0, size - _READ_BYTES))
+    lines = errors.read().split(b"\n")[:-1]
+    # Its text may name a user, and the reason is logged.
+    found = _EXCEPTION.fullmatch(lines[-1]) if lines else None
+    return "" if found is None else f" Its last error is {found[1].decode()}."

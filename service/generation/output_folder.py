@@ -41,7 +41,7 @@ SUFFIX: Final = ".parquet"
 _LOCK: Final = ".lock"
 FROZEN: Final = ".frozen"
 # What `published_files.replace` leaves of a file here when the process is killed.
-_STAGED: Final = re.compile(r"\.(?:shard-\d+\.parquet|progress\.jsonl|manifest\.json)\.[0-9a-f]+\.tmp")
+STAGED: Final = re.compile(r"\.(?:shard-\d+\.parquet|progress\.jsonl|manifest\.json)\.[0-9a-f]+\.tmp")
 _FORMAT: Final = 1
 
 
@@ -318,7 +318,7 @@ def _require_own(path: Path) -> None:
 
 
 def _is_staged(path: Path) -> bool:
-    return _STAGED.fullmatch(path.name) is not None and path.is_file()
+    return STAGED.fullmatch(path.name) is not None and path.is_file()
 
 
 def _is_begun(value: Any) -> bool:

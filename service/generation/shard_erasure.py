@@ -20,6 +20,8 @@ from pyarrow import parquet
 from service.generation.shard_format import CODED, SCHEMAS, Layout, shard_writer, write_group
 
 _USER: Final = "user_id"
+# What reading a damaged file raises. Their texts may have an id.
+UNREADABLE: Final = (OSError, ValueError, pa.ArrowException)
 
 
 class LeftOver(NamedTuple):
@@ -40,8 +42,7 @@ def users_named(path: Path) -> list[str]:
     """Return the users whom a file names, in their order, each once; those without items, too.
 
     Raises:
-        OSError: The file cannot be read.
-        ValueError: It is no file of lists.
+        Exception: One of `UNREADABLE`; the file cannot be read, or is no file of lists.
     """
     names: dict[str, None] = {}
     with parquet.ParquetFile(path, read_dictionary=[_USER]) as file:

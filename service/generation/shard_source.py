@@ -28,7 +28,7 @@ class ShardSource:
         pseudonyms: Map users to those of the live state.
 
     Attributes:
-        left_out: Bool (n_users,), the users who get no list, because they were erased.
+        left_out: Bool (n_users,), the users who get no list, because they were erased; see `leave_out`.
     """
 
     def __init__(
@@ -45,16 +45,27 @@ class ShardSource:
         self.left_out: NDArray[np.bool_] = np.zeros(len(users), bool)
         self._state: Final = state
         self._pseudonyms: Final = pseudonyms
+        self._users_sha256: dict[int, str] = {}
 
     def __len__(self) -> int:
         return n_shards(len(self.users), self.shard_users)
 
+    def leave_out(self, users: NDArray[np.bool_]) -> None:
+        """Set the users who get no list, bool (n_users,)."""
+        changed = np.flatnonzero(users != self.left_out) // self.shard_users
+        for number in np.unique(changed).tolist():
+            self._users_sha256.pop(number, None)
+        self.left_out = users.copy()
+
     def users_sha256(self, number: int) -> str:
         """Return the sha256 of the ids of a shard's users in their order, each with a line feed."""
-        digest = hashlib.sha256()
-        for place in self._places(number).tolist():
-            digest.update(self.users.ids[place].encode() + b"\n")
-        return digest.hexdigest()
+        known = self._users_sha256.get(number)
+        if known is None:
+            digest = hashlib.sha256()
+            for place in self._places(number).tolist():
+                digest.update(self.users.ids[place].encode() + b"\n")
+            known = self._users_sha256[number] = digest.hexdigest()
+        return known
 
     def of(self, number: int) -> ShardUsers:
         """Return the users of a shard, in their order."""

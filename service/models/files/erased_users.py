@@ -102,7 +102,7 @@ class ErasedUsers:
 
     def with_erased(self, names: Collection[str], time_s: int, max_temporary: int = MAX_TEMPORARY) -> "ErasedUsers":
         """Return the list with more user ids of telemetry, or later times; expired temporary ones are left out."""
-        added = dict.fromkeys(map(self._digest(), names), time_s)
+        added = dict.fromkeys(map(self.digest(), names), time_s)
         permanent_s = {digest: added.pop(digest, before_s) for digest, before_s in self.permanent_s.items()}
         temporary = {**self.temporary_s, **added}
         recent = [item for item in temporary.items() if item[1] > time_s - TEMPORARY_DAYS * _DAY_S]
@@ -111,17 +111,31 @@ class ErasedUsers:
 
     def with_permanent(self, names: Collection[str]) -> "ErasedUsers":
         """Return the list with temporary users made permanent; other user ids of telemetry change nothing."""
-        kept = set(map(self._digest(), names)) & self.temporary_s.keys()
+        kept = set(map(self.digest(), names)) & self.temporary_s.keys()
         kept_s = {digest: time_s for digest, time_s in self.temporary_s.items() if digest in kept}
         temporary_s = {digest: time_s for digest, time_s in self.temporary_s.items() if digest not in kept}
         return replace(self, permanent_s={**self.permanent_s, **kept_s}, temporary_s=temporary_s)
 
-    def unlisted(self, names: Collection[str]) -> set[str]:
-        """Return those of some user ids of telemetry that are not listed."""
-        digest_of = self._digest()
-        return {
-            name for name in names if (key := digest_of(name)) not in self.permanent_s and key not in self.temporary_s
-        }
+    def unlisted(self, requested_s: Mapping[str, int]) -> set[str]:
+        """Return those of some user ids of telemetry that are not listed, or were erased before a time.
+
+        Args:
+            requested_s: By user id of telemetry: the time, in seconds since 1970.
+        """
+        digest_of = self.digest()
+        times_s = {**self.permanent_s, **self.temporary_s}
+        return {name for name, time_s in requested_s.items() if times_s.get(digest_of(name), -1) < time_s}
+
+    def since(self, before: "ErasedUsers") -> "ErasedUsers":
+        """Return the list of those who are new, or have a later time than in an earlier state of the list."""
+        if self.salt != before.salt:
+            return self
+        known_s = {**before.permanent_s, **before.temporary_s}
+
+        def later(times_s: Mapping[str, int]) -> dict[str, int]:
+            return {digest: time_s for digest, time_s in times_s.items() if time_s > known_s.get(digest, time_s - 1)}
+
+        return replace(self, permanent_s=later(self.permanent_s), temporary_s=later(self.temporary_s))
 
     def erased_rows(self, users: Vocabulary, pseudonyms: Pseudonymiser) -> dict[int, int]:
         """Find the listed users in a vocabulary, as `rows_of` does.
@@ -132,7 +146,7 @@ class ErasedUsers:
         times_s = {**self.permanent_s, **self.temporary_s}
         if not times_s:
             return {}
-        digest_of = self._digest()
+        digest_of = self.digest()
         found: dict[int, int] = {}
         for row, user_id in enumerate(users.id_of):
             digests = map(digest_of, user_keys(user_id, pseudonyms))
@@ -141,12 +155,17 @@ class ErasedUsers:
                 found[row] = max(known)
         return found
 
-    def _digest(self) -> Callable[[str], str]:
+    def digest(self) -> Callable[[str], str]:
+        """Return the function that makes the digest of a user id of telemetry."""
         return Pseudonymiser(self.salt).pseudonym
 
 
-def list_erased(models_dir: Path, names: Collection[str], time_s: int) -> None:
-    """List users, by their ids in telemetry, who are not listed yet, as erased at a time.
+def list_erased(models_dir: Path, requested_s: Mapping[str, int], time_s: int) -> None:
+    """List users as erased at a time unless they are listed as erased after the request.
+
+    Args:
+        requested_s: By user id of telemetry: when the erasure was requested, in seconds since 1970.
+        time_s: The time of now.
 
     Raises:
         ModelRefused: The list cannot be read.
@@ -155,7 +174,7 @@ def list_erased(models_dir: Path, names: Collection[str], time_s: int) -> None:
     models_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with published_files.exclusive(models_dir):
         before = ErasedUsers.read(models_dir)
-        if names := before.unlisted(names):
+        if names := before.unlisted(requested_s):
             before.with_erased(names, time_s).write(models_dir)
 
 

@@ -17,11 +17,13 @@ from service.generation.chosen_users import named
 from service.generation.folder_erasure import erase_below
 from service.generation.output_folder import OutputFolder
 from service.models.files import active_model, artefact
+from service.models.files.erased_users import list_erased
 from service.models.publication.user_erasure import ModelUserEraser
 from service.training import pipeline
 from telemetry.failpoints import Failpoints
 from telemetry.pseudonym import Pseudonymiser
 from tests.support.archives.stored_state import with_state
+from tests.support.live.live_site import NOW_MS
 
 Recollect = Callable[..., tuple[int, str, str]]
 DATA = "demo:60x40x900"
@@ -201,28 +203,55 @@ def test_erased_users_get_no_list(trained: dict[str, Path], recollect: Recollect
     assert (manifest["users"], manifest["users_erased"]) == (2, 1)
 
 
+def before_completing(monkeypatch: pytest.MonkeyPatch, call: Callable[[int], None]) -> list[Path]:
+    """Have something called after the last shard and before each look at the list of erased users, with its number.
+
+    Returns:
+        The folder, as often as its end was tried.
+    """
+    completing = OutputFolder.completing
+    tried: list[Path] = []
+
+    def call_first(folder: OutputFolder) -> Any:
+        assert len(tried) < 5, "the end is tried again and again"
+        call(len(tried))
+        tried.append(folder.path)
+        return completing(folder)
+
+    monkeypatch.setattr(OutputFolder, "completing", call_first)
+    return tried
+
+
 def test_a_user_who_is_erased_at_the_very_end_gets_no_list(
     recollect: Recollect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the last shard, and before the manifest: the search for complete folders has passed this one over."""
+    """After the last shard: the search for complete folders has passed this one over. Others delay nothing."""
     home = tmp_path / "home"
     pipeline.train(Config(home=home), data=DATA, algorithm="popularity", activate=True)
-    completing = OutputFolder.completing
-    erased: list[Path] = []
 
-    def erase_first(folder: OutputFolder) -> Any:
-        if not erased:
-            ModelUserEraser(home / "models", Pseudonymiser()).erase_now({"5"})
-            assert erase_below(home / "generated", named({"5"}, Pseudonymiser()), Failpoints()).unfinished == 1
-            erased.append(folder.path)
-        return completing(folder)
+    def erase(nth: int) -> None:
+        ModelUserEraser(home / "models", Pseudonymiser()).erase_now({f"unknown-{nth}"} if nth else {"5"})
+        assert erase_below(home / "generated", named({"5"}, Pseudonymiser()), Failpoints()).unfinished == 1
 
-    monkeypatch.setattr(OutputFolder, "completing", erase_first)
+    tried = before_completing(monkeypatch, erase)
     manifest = generated(recollect(home, "generate", "--n", "2", "--json"))
-    assert erased == [Path(manifest["path"])]
+    assert tried == [Path(manifest["path"])] * 2
     assert "5" not in lists_of(manifest["path"])
     assert (manifest["users"], manifest["users_erased"]) == (59, 1)
     assert recollect(home, "generate", "verify", manifest["path"])[0] == 0
+
+
+@pytest.mark.parametrize(("erased_s", "has_list"), [(NOW_MS // 1000, False), (NOW_MS // 1000 - 1, True)])
+def test_live_events_from_before_an_erase_keep_no_list(
+    recollect: Recollect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, erased_s: int, *, has_list: bool
+) -> None:
+    """The copied state still has them; a user who did something after the second of the erase has come back."""
+    pipeline.train(Config(home=tmp_path / "home"), data=DATA, algorithm="popularity", activate=True)
+    home = with_state(tmp_path / "home", tmp_path)
+    before_completing(monkeypatch, lambda _nth: list_erased(home / "models", {"visitor": erased_s}, erased_s))
+    manifest = generated(recollect(home, "generate", "--n", "2", "--live", "--json"))
+    assert ("visitor" in lists_of(manifest["path"])) == has_list
+    assert manifest["users_erased"] == (0 if has_list else 1)
 
 
 def test_erased_users_leave_complete_folders(recollect: Recollect, tmp_path: Path) -> None:
@@ -237,11 +266,31 @@ def test_erased_users_leave_complete_folders(recollect: Recollect, tmp_path: Pat
     assert set(lists_of(inside)) == {str(user) for user in range(1, 61)} - {"5", "7"}
     assert len(rows_of(output)) == 60
     code, out, _ = recollect(home, "generate", "erase", str(output), inside, "--json")
-    assert (code, json.loads(out)) == (0, {"folders": 2, "unfinished": 0, "files": 1, "users": 2})
+    assert (code, json.loads(out)) == (0, {"folders": 2, "unfinished": 0, "files": 1, "lists": 2})
     code, out, _ = recollect(home, "generate", "erase", str(tmp_path), "--user", "9", "--user", "nobody", "--json")
-    assert (code, json.loads(out)["users"]) == (0, 2)
+    assert (code, json.loads(out)["lists"]) == (0, 2)
     assert {row["user_id"] for row in rows_of(output)} == {str(user) for user in range(1, 61)} - {"5", "7", "9"}
     assert recollect(home, "generate", "verify", str(output))[0] == 0
+
+
+def test_erase_of_a_user_says_where_the_user_may_still_be(
+    recollect: Recollect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A generation that goes on makes the user's list, unless the user is on the list of erased users."""
+    home = tmp_path / "home"
+    pipeline.train(Config(home=home), data=DATA, algorithm="popularity", activate=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "finish", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            recollect(home, "generate", "--n", "2")
+    code, out, _ = recollect(home, "generate", "erase")
+    assert code == 0
+    assert "1 folders are not complete: their generation leaves erased users out at its end.\n" in out
+    code, out, _ = recollect(home, "generate", "erase", "--user", "5")
+    assert code == 1
+    assert "1 folders are not complete and may hold them: complete or remove these, then erase.\n" in out
+    code, out, _ = recollect(home, "generate", "erase", "--user", "5", "--json")
+    assert (code, json.loads(out)["unfinished"]) == (1, 1)
 
 
 def test_a_user_who_came_back_after_an_erase_has_a_list(recollect: Recollect, tmp_path: Path) -> None:

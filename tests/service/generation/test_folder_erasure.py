@@ -1,5 +1,6 @@
 """Erased users leave complete folders of lists, whatever is killed; all other lists stay as they are."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
@@ -29,6 +31,7 @@ from service.lists.list_request import ListRequest
 from service.models.files.erased_users import ErasedUsers
 from service.models.snapshot import ModelSnapshot
 from telemetry.failpoints import FAILPOINTS, Failpoints
+from telemetry.ids import rfc3339_ms
 from telemetry.pseudonym import Pseudonymiser
 
 N_USERS = 47
@@ -105,7 +108,7 @@ def test_a_folder_is_that_of_a_generation_without_the_users(
     before = {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in folder.glob("*.parquet")}
     os.utime(folder, (AS_OF_S, AS_OF_S))
     assert [shard["users_without_items"] for shard in manifest_of(folder)["shards"]][1] == 1
-    assert erase(folder, [*ERASED, "nobody"]) == ErasedLists(folders=1, files=3, users=4)
+    assert erase(folder, [*ERASED, "nobody"]) == ErasedLists(folders=1, files=3, lists=4)
     expected = made(layout, *ERASED)
     assert contents(folder) == contents(expected)
     assert manifest_of(folder) == manifest_of(expected)
@@ -131,7 +134,7 @@ def test_files_of_several_row_groups(
     folder = generate(tmp_path / "lists", source, layout)
     before = [row for file in sorted(folder.glob("*.parquet")) for row in parquet.read_table(file).to_pylist()]
     erased = {"u0", "u1", "u2", "u11"}
-    assert erase(folder, erased).users == 4
+    assert erase(folder, erased).lists == 4
     rows = [row for file in sorted(folder.glob("*.parquet")) for row in parquet.read_table(file).to_pylist()]
     assert rows == [row for row in before if row["user_id"] not in erased]
     assert verify(folder, lambda *_: None)["users"] == N_USERS - 4
@@ -203,7 +206,7 @@ def test_users_of_lists_are_found_by_their_pseudonyms(made: Callable[..., Path],
     """Lists have the ids of callers, requests have pseudonyms."""
     pseudonyms = Pseudonymiser(b"k" * 32)
     folder = copy_of(made("rows"), tmp_path / "lists")
-    assert erase(folder, {pseudonyms.pseudonym(user) for user in ERASED}, pseudonyms).users == 4
+    assert erase(folder, {pseudonyms.pseudonym(user) for user in ERASED}, pseudonyms).lists == 4
     assert contents(folder) == contents(made("rows", *ERASED))
 
 
@@ -214,8 +217,8 @@ def chosen_at(erased_s: int) -> Chosen:
 def test_lists_made_after_an_erase_are_of_users_who_came_back(made: Callable[..., Path], tmp_path: Path) -> None:
     """The list of erased users counts for lists of an earlier time, to the second."""
     folder = copy_of(made("rows"), tmp_path / "lists")
-    assert folder_erasure.erase_from(folder, chosen_at(AS_OF_S - 1), Failpoints()).users == 0
-    assert folder_erasure.erase_from(folder, chosen_at(AS_OF_S), Failpoints()).users == 1
+    assert folder_erasure.erase_from(folder, chosen_at(AS_OF_S - 1), Failpoints()).lists == 0
+    assert folder_erasure.erase_from(folder, chosen_at(AS_OF_S), Failpoints()).lists == 1
 
 
 def test_a_damaged_file_is_named_and_the_others_are_done(made: Callable[..., Path], tmp_path: Path) -> None:
@@ -233,6 +236,60 @@ def test_a_damaged_file_is_named_and_the_others_are_done(made: Callable[..., Pat
     )
     assert users_of(folder / "shard-00004.parquet") == [f"u{row}" for row in range(40, 46)]
     assert contents(other) == contents(made("lists", *ERASED))
+
+
+def test_what_one_folder_raises_does_not_keep_the_others(
+    made: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manifest without a layout, lists that cannot be read in full, a full disk, and a folder of another owner."""
+    first, second, third, last = (copy_of(made("rows"), tmp_path / name) for name in "abcd")
+    manifest = json.loads((first / MANIFEST).read_bytes())
+    del manifest["inputs"]["layout"]
+    (first / MANIFEST).write_text(json.dumps(manifest))
+    raised = {
+        second / "shard-00000.parquet": pa.ArrowNotImplementedError("u3 has an unknown encoding"),
+        third / "shard-00000.parquet": OSError(errno.ENOSPC, "No space left on device"),
+    }
+
+    def write(source: Path, *args: Any) -> Any:
+        if source in raised:
+            raise raised[source]
+        return shard_erasure.write_without(source, *args)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("service.generation.folder_erasure.write_without", write)
+    monkeypatch.setattr("os.utime", refuse)
+    with pytest.raises(RunError) as refused:
+        folder_erasure.erase_below(tmp_path, named(set(ERASED), PLAIN), Failpoints())
+    assert str(refused.value) == (
+        f"Users cannot be erased from {first}: KeyError. These lists may hold an erased user and must be removed: "
+        f"{second}/shard-00000.parquet cannot be read, ArrowNotImplementedError. "
+        f"{third}/shard-00000.parquet cannot be written again: No space left on device."
+    )
+    expected = contents(made("rows", *ERASED))
+    for folder in (second, third):
+        assert {name for name, content in contents(folder).items() if content != expected[name]} == {
+            "shard-00000.parquet"
+        }
+    assert contents(last) == expected
+
+
+def test_a_failed_pass_keeps_the_time_of_the_folder(made: Callable[..., Path], tmp_path: Path) -> None:
+    """Old folders are removed by it. One that is removed before it is held is not made again."""
+    folder = copy_of(made("rows"), tmp_path / "lists")
+    os.utime(folder, (AS_OF_S, AS_OF_S))
+    with pytest.raises(Exception, match=r"generated\.planned"):
+        folder_erasure.erase_from(folder, named({"u3"}, PLAIN), Failpoints.parse("generated.planned:raise"))
+    assert folder.stat().st_mtime == AS_OF_S
+
+    def remove(_: Any, __: str) -> set[str]:
+        shutil.rmtree(folder, ignore_errors=True)
+        return {"u3"}
+
+    assert folder_erasure.erase_from(folder, remove, Failpoints()) == ErasedLists()
+    assert not folder.exists()
 
 
 def test_a_folder_that_is_made_is_left_to_its_generation(source: ShardSource, tmp_path: Path) -> None:
@@ -262,19 +319,39 @@ async def test_the_consumer_erases_by_a_process_of_its_own(made: Callable[..., P
     pseudonyms = Pseudonymiser(b"k" * 32)
     names = [pseudonyms.pseudonym(user) for user in ERASED]
     models_dir, generated = tmp_path / "models", tmp_path / "generated"
-    await GeneratedListEraser(generated, models_dir).erase(names)
+    requested_s = 1_700_000_000
+    requested = dict.fromkeys(names, rfc3339_ms(requested_s + 0.5))
+    await GeneratedListEraser(generated, models_dir).erase(requested)
     assert not models_dir.exists()
+    models_dir.mkdir()
+    ErasedUsers(b"s" * 32, {}).with_erased(names[:2], requested_s - 1).with_permanent(names[:1]).write(models_dir)
     folder = copy_of(made("rows"), generated / "nightly" / "monday")
     killed = GeneratedListEraser(generated, models_dir, b"k" * 32, "generated.renamed:kill:2")
     with pytest.raises(RunError, match="was killed"):
-        await killed.erase(names)
-    # Listed first, so that a folder which becomes complete meanwhile leaves them out.
-    assert not ErasedUsers.read(models_dir).unlisted(names)
-    assert await GeneratedListEraser(generated, models_dir, b"k" * 32).erase(names) == {}
+        await killed.erase(requested)
+    # Listed first, so that a folder which becomes complete meanwhile leaves them out: also who was erased before.
+    listed_users = ErasedUsers.read(models_dir)
+    assert not listed_users.unlisted(dict.fromkeys(names, requested_s))
+    assert len(listed_users.permanent_s) == 1
+    assert await GeneratedListEraser(generated, models_dir, b"k" * 32).erase(requested) == {}
+    # No later time for who is listed as erased after the request: the user may have come back.
+    assert ErasedUsers.read(models_dir) == listed_users
     assert contents(folder) == contents(made("rows", *ERASED))
     (folder / "shard-00003.parquet").write_bytes(b"")
     with pytest.raises(RunError, match=r"shard-00003\.parquet cannot be read"):
-        await GeneratedListEraser(generated, models_dir).erase(["u1"])
+        await GeneratedListEraser(generated, models_dir).erase({"u1": AS_OF})
+
+
+async def test_a_process_that_cannot_begin_says_why(
+    made: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the type of the exception alone: its text may have an id."""
+    copy_of(made("rows"), tmp_path / "generated")
+    (tmp_path / "pyarrow.py").write_text("import sys\nsys.stderr.write('x' * 10_000)\nraise MemoryError('u1')\n")
+    (tmp_path / "threading.py").write_text("raise ImportError('u1')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(RunError, match=r"ended with exit code 1\. Its last error is ImportError\.$"):
+        await GeneratedListEraser(tmp_path / "generated", tmp_path / "models").erase({"u1": AS_OF})
 
 
 def test_the_process_ends_with_its_consumer(made: Callable[..., Path], tmp_path: Path) -> None:
