@@ -10,7 +10,7 @@ from typing import Any
 from ops.offline.frozen_state import frozen_times
 from service.config import Config
 from service.errors import RunError
-from service.generation.folder_search import folders_below, shards_among
+from service.generation.folder_search import folders_below, shards_among, staged_among
 from service.generation.output_folder import FROZEN, OutputFolder, read_manifest
 from service.models.files.erased_users import rows_of
 from service.models.vocabulary import Vocabulary
@@ -41,7 +41,7 @@ def search_lists(
     if not folders:
         return
     try:
-        from service.generation.shard_erasure import users_named
+        from service.generation.shard_erasure import UNREADABLE, users_named
     except ModuleNotFoundError as error:
         unread.append(f"{root} holds generated lists, and searching them needs {error.name}: recollect[train].")
         return
@@ -53,10 +53,10 @@ def search_lists(
         except (RunError, OSError) as error:
             unread.append(str(error))
             continue
-        for name in sorted(shards_among(names_of_files)):
+        for name in sorted([*shards_among(names_of_files), *staged_among(names_of_files)]):
             try:
                 users = users_named(folder / name)
-            except (OSError, ValueError) as error:
+            except UNREADABLE as error:
                 unread.append(f"{folder / name} cannot be read: {type(error).__name__}.")
                 continue
             yield from ((place, made_at) for _ in rows_of(Vocabulary(users), names, pseudonyms))

@@ -7,7 +7,7 @@ since the snapshot is kept as lines of the archive.
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -63,13 +63,13 @@ def frozen_times(directory: Path, user_ids: Iterable[str]) -> Iterator[str]:
 
     Raises:
         StateError: The copy is damaged.
-        ArchiveError: As well.
+        BadEventError: As well.
         OSError: It cannot be read.
     """
     names = frozenset(user_ids)
-    snapshot = StateSnapshot.open(directory / _STATE)
-    for name in sorted(names):
-        yield from (rfc3339_ms(event.received_ms / _MS_PER_S) for event in snapshot.stored_events(name))
+    with closing(StateSnapshot.open(directory / _STATE)) as snapshot:
+        for name in sorted(names):
+            yield from (rfc3339_ms(event.received_ms / _MS_PER_S) for event in snapshot.stored_events(name))
     if (directory / _TAIL).exists():
         for record in _records(directory / _TAIL):
             event = record.event

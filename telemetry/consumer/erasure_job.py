@@ -56,8 +56,8 @@ class ErasureJob:
         self._user_erasers = user_erasers
         self._context = context
         self._wake = asyncio.Event()
-        # By name of the `UserEraser` and erase_id: from how many models it removed the user.
-        self._model_counts: dict[str, dict[str, int]] = {user_eraser.name: {} for user_eraser in user_erasers}
+        # By name of the `UserEraser` and erase_id of what it has done: from how many models it removed the user.
+        self._done: dict[str, dict[str, int]] = {user_eraser.name: {} for user_eraser in user_erasers}
         self._thread: ThreadPoolExecutor | None = None
 
     def wake(self) -> None:
@@ -132,21 +132,21 @@ class ErasureJob:
         for user_eraser in self._user_erasers:
             await self._erase_elsewhere(user_eraser, requests)
         models = {
-            request.erase_id: sum(counts[request.erase_id] for counts in self._model_counts.values())
+            request.erase_id: sum(counts[request.erase_id] for counts in self._done.values())
             for request in requests
-            if all(request.erase_id in counts for counts in self._model_counts.values())
+            if all(request.erase_id in counts for counts in self._done.values())
         }
         if models:
             await shield_until_done(archive.write_catalogue(finish_requests, models, rfc3339_ms(time.time())))
         for erase_id, count in models.items():
-            for counts in self._model_counts.values():
+            for counts in self._done.values():
                 counts.pop(erase_id, None)
             self._context.counters.users_erased += 1
             self._context.notify(UserErased(erase_id, count))
         return len(models) < len(requests)
 
     async def _erase_elsewhere(self, user_eraser: UserEraser, requests: Sequence[ErasureRequest]) -> None:
-        counts = self._model_counts[user_eraser.name]
+        counts = self._done[user_eraser.name]
         waiting = [request for request in requests if request.erase_id not in counts]
         if not waiting:
             return

@@ -216,6 +216,7 @@ async def test_generated_lists_are_searched(
     begun = generated_lists(config.generated_dir / "begun", ["u1", "u10"], "2026-11-21T11:00:00.000Z")
     (begun / "manifest.json").unlink()
     OutputFolder(begun).begin({"inputs": {"model": "m"}, "as_of_ms": unix_ms("2026-11-21T11:00:00.000Z")})
+    shutil.copyfile(begun / "shard-00000.parquet", begun / ".shard-00000.parquet.0a1b2c3d.tmp")
     freeze(config, begun / ".frozen")
     record = encode(feedback(user_id="u1", received_at="2026-11-21T11:30:00.000Z"), "p", 1, 1)
     (begun / ".frozen" / "tail.jsonl").write_bytes(record)
@@ -223,7 +224,7 @@ async def test_generated_lists_are_searched(
     code, out = audit_erased("u1", as_json=True)
     result = json.loads(out)
     assert (code, result["unread"]) == (1, [])
-    assert result["left"] == {"generated/nightly/old": 1, "generated/begun": 1, "generated/begun/.frozen": 1}
+    assert result["left"] == {"generated/nightly/old": 1, "generated/begun": 2, "generated/begun/.frozen": 1}
     assert result["since"] == {"generated/new": 1}
     shutil.rmtree(begun)
     erase_below(config.generated_dir, named({"u1"}, config.pseudonymiser()), Failpoints())
