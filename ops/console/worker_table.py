@@ -74,7 +74,7 @@ class WorkerTable:
         A machine's row has how many of its workers do what.
         """
         names = self._machine_names()
-        rows = sorted(self._rows.values(), key=lambda row: (row.machine, _natural(row.name)))
+        rows = sorted(self._rows.values(), key=_place)
         if len(rows) <= most:
             heading = ["machine", "worker", "process", "state", "task", "done", "deaths"]
             return heading, [
@@ -118,6 +118,10 @@ def _counted(n: int, noun: str) -> str:
 
 def _some(n: int) -> str:
     return f"{n:,}" if n else ""
+
+
+def _place(row: WorkerRow) -> tuple[str, str, list[tuple[int, str]]]:
+    return row.machine.name, row.machine.address or "", _natural(row.name)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -16,7 +16,7 @@ from ops.kubernetes import cluster_drill
 from ops.kubernetes.cluster_drill import ClusterDrill, JobFigures, Trial
 from ops.kubernetes.life_drill import ALL_STEPS, LifeDrill, LifeFigures
 from ops.kubernetes.manifests import FOLDER
-from ops.kubernetes.small_cluster import RootImage, SmallCluster, image_of_this_machine
+from ops.kubernetes.pod_installation import PodInstallation, RootImage, image_of_this_machine
 from ops.nodes.network import network
 from service.errors import RecollectError
 
@@ -117,9 +117,9 @@ def run(
     names = [f"node-{number}" for number in range(N_NODES)]
     with (
         network(N_NODES, names=names, folder=folder / "nodes") as nodes,
-        SmallCluster(FOLDER / "overlays" / overlay, images, nodes, folder) as cluster,
+        PodInstallation(FOLDER / "overlays" / overlay, images, nodes, folder) as installation,
     ):
-        return asyncio.run(LifeDrill(cluster, rate_rps, lambda line: print(line, flush=True)).run(steps))
+        return asyncio.run(LifeDrill(installation, rate_rps, lambda line: print(line, flush=True)).run(steps))
 
 
 def run_cluster(

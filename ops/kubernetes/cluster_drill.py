@@ -18,9 +18,9 @@ from typing import Any, Final
 from ops.cluster.loss_drill import at_work
 from ops.kubernetes.life_drill import CONSUMER, REDIS, TRAINING
 from ops.kubernetes.manifests import customise, render
+from ops.kubernetes.pod_installation import PodInstallation, RootImage
 from ops.kubernetes.pod_template import quantity
 from ops.kubernetes.running_pod import RunningPod
-from ops.kubernetes.small_cluster import RootImage, SmallCluster
 from ops.nodes.node import Node
 from service.errors import RunError
 from service.models.files.versions import published
@@ -78,7 +78,7 @@ class ClusterDrill:
     """One drill.
 
     Args:
-        images: What containers run, as for `SmallCluster`.
+        images: What containers run, as for `PodInstallation`.
         nodes: Where pods may run.
         folder: Where state is.
         data: What to train on, as for `recollect train --data`.
@@ -138,14 +138,14 @@ class ClusterDrill:
         (container,) = manifests.named(*WORKER)["spec"]["template"]["spec"]["containers"]
         return N_WORKER_PODS * math.ceil(quantity(container["resources"]["requests"]["cpu"]))
 
-    def _installation(self, name: str, *components: str) -> SmallCluster:
+    def _installation(self, name: str, *components: str) -> PodInstallation:
         folder = self.folder / name
         folder.mkdir()
         overlay = folder / "overlay"
         overlay.mkdir()
-        return SmallCluster(customise(overlay, self.overlay, *components), self.images, self.nodes, folder)
+        return PodInstallation(customise(overlay, self.overlay, *components), self.images, self.nodes, folder)
 
-    def _begin(self, installation: SmallCluster) -> None:
+    def _begin(self, installation: PodInstallation) -> None:
         """Start Redis and the consumer, whose archive and live state the jobs read, and write data for the training."""
         for pod in [installation.start(*workload) for workload in (REDIS, CONSUMER)]:
             pod.wait_ready(_READY_S)
@@ -156,7 +156,7 @@ class ClusterDrill:
         lines += [f"{users[user]},{items[item]},{rating}" for user, item, rating in zip(*columns, strict=True)]
         (installation.volumes.claim("recollect-data", _GID) / "ratings.csv").write_text("\n".join(lines) + "\n")
 
-    def _start_cluster(self, installation: SmallCluster) -> None:
+    def _start_cluster(self, installation: PodInstallation) -> None:
         """Start the head and the workers, and ask a worker's pod for the cluster, as an operator does.
 
         Raises:
@@ -174,7 +174,7 @@ class ClusterDrill:
             raise RunError(f"The cluster is not whole: {listed.stdout}{listed.stderr}")
         self.notify(f"The cluster has {n_workers} workers in {len(nodes)} pods.")
 
-    def _trained(self, installation: SmallCluster, trial: Trial, more: Sequence[str]) -> tuple[float, Any]:
+    def _trained(self, installation: PodInstallation, trial: Trial, more: Sequence[str]) -> tuple[float, Any]:
         models = installation.volumes.claim("recollect-models", _GID)
         before = set(published(models))
         took_s = self._done(installation, TRAINING, ("--algorithm", trial.algorithm, "--force", *trial.settings, *more))
@@ -182,12 +182,12 @@ class ClusterDrill:
         manifest = json.loads((models / version / "manifest.json").read_text())
         return took_s, {name: array["sha256"] for name, array in manifest["arrays"].items()}
 
-    def _generated(self, installation: SmallCluster) -> tuple[float, Any]:
+    def _generated(self, installation: PodInstallation) -> tuple[float, Any]:
         took_s = self._done(installation, GENERATION, ())
         (path,) = installation.volumes.claim("recollect-lists", _GID).glob("nightly/*/manifest.json")
         return took_s, [(shard["sha256"], shard["rows"]) for shard in json.loads(path.read_text())["shards"]]
 
-    def _done(self, installation: SmallCluster, job: tuple[str, str], more: Sequence[str]) -> float:
+    def _done(self, installation: PodInstallation, job: tuple[str, str], more: Sequence[str]) -> float:
         pod = installation.start(*job, more=more)
         began_s = time.monotonic()
         if (code := installation.wait(pod, _JOB_S)) != 0:
@@ -203,7 +203,7 @@ class _Loss:
         notify: Called with what happens.
     """
 
-    def __init__(self, installation: SmallCluster, notify: Callable[[str], None]) -> None:
+    def __init__(self, installation: PodInstallation, notify: Callable[[str], None]) -> None:
         self._installation = installation
         self._notify = notify
         self._over = threading.Event()

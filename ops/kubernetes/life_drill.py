@@ -21,9 +21,9 @@ from ops.drill.drill_load import DrillLoad
 from ops.drill.faults.promise import Figures, Promise
 from ops.drill.figures import answer_figures
 from ops.drill.oracle import Findings, Oracle
+from ops.kubernetes.pod_installation import PodInstallation
 from ops.kubernetes.running_pod import RunningPod
 from ops.kubernetes.service_address import ServiceAddress
-from ops.kubernetes.small_cluster import SmallCluster
 from ops.load.population import Target
 from service.errors import RunError
 from telemetry.archive.archive_reader import read
@@ -84,16 +84,16 @@ class LifeFigures:
 
 
 class LifeDrill:
-    """One drill, on a cluster whose pods do not run yet.
+    """One drill, on an installation whose pods do not run yet.
 
     Args:
-        cluster: The cluster.
+        installation: The installation.
         rate_rps: Requests per second.
         notify: Called with a line about each step.
     """
 
-    def __init__(self, cluster: SmallCluster, rate_rps: float, notify: Callable[[str], None]) -> None:
-        self._cluster = cluster
+    def __init__(self, installation: PodInstallation, rate_rps: float, notify: Callable[[str], None]) -> None:
+        self._installation = installation
         self._rate_rps = rate_rps
         self._notify = notify
         self._pods: dict[str, RunningPod] = {}
@@ -109,12 +109,13 @@ class LifeDrill:
         since = (datetime.now(UTC) - timedelta(days=1)).date()
         await self._start()
         oracle, start_s = Oracle(), time.monotonic()
-        models = self._cluster.volumes.claim("recollect-models", self._pods["edge 0"].template.gid)
+        models = self._installation.volumes.claim("recollect-models", self._pods["edge 0"].template.gid)
         done: list[tuple[str, float, float, str]] = []
         async with AsyncExitStack() as stack:
-            service = ServiceAddress(partial(self._cluster.ready_addresses, "recollect"), _EDGE_PORT, _SERVICE_LAG_S)
+            addresses = partial(self._installation.ready_addresses, "recollect")
+            service = ServiceAddress(addresses, _EDGE_PORT, _SERVICE_LAG_S)
             await stack.enter_async_context(service)
-            target = Target("127.0.0.1", service.port, "", self._cluster.api_key)
+            target = Target("127.0.0.1", service.port, "", self._installation.api_key)
             load = await stack.enter_async_context(DrillLoad(target, models, self._rate_rps, 7, start_s, oracle))
             for name in steps:
                 began_s = time.monotonic() - start_s
@@ -124,7 +125,7 @@ class LifeDrill:
                 self._notify(f"{name}: {remark} ({ended_s - began_s:.1f} s)")
         self._restarts += sum(pod.restarts for pod in self._pods.values())
         await self._stop()
-        claim = self._cluster.volumes.claim("home-recollect-consumer-0", 0)
+        claim = self._installation.volumes.claim("home-recollect-consumer-0", 0)
         findings = await asyncio.to_thread(lambda: oracle.check(read(claim / "archive", first=since)))
         last = len(done) - 1
         figures = [
@@ -147,17 +148,17 @@ class LifeDrill:
 
     async def _start(self) -> None:
         """Start Redis, the consumer, a first training, two replicas and the edge, as an operator's first `apply`."""
-        cluster = self._cluster
-        self._pods["redis"] = await _in_thread(cluster.start, *REDIS)
-        self._pods["consumer"] = await _in_thread(cluster.start, *CONSUMER)
+        installation = self._installation
+        self._pods["redis"] = await _in_thread(installation.start, *REDIS)
+        self._pods["consumer"] = await _in_thread(installation.start, *CONSUMER)
         await _ready(self._pods.values())
-        _write_data(cluster.volumes.claim("recollect-data", self._pods["consumer"].template.gid))
-        job = await _in_thread(lambda: cluster.start(*TRAINING, more=("--algorithm", "popularity", "--force")))
-        if (code := await _in_thread(cluster.wait, job, _READY_S)) != 0:
+        _write_data(installation.volumes.claim("recollect-data", self._pods["consumer"].template.gid))
+        job = await _in_thread(lambda: installation.start(*TRAINING, more=("--algorithm", "popularity", "--force")))
+        if (code := await _in_thread(installation.wait, job, _READY_S)) != 0:
             raise RunError(f"The training ended with {code}: {job.output.read_text()[-1000:]}")
         for number in (0, 1):
-            self._pods[f"replica {number}"] = await _in_thread(cluster.start, *REPLICA, number)
-        self._pods["edge 0"] = await _in_thread(cluster.start, *EDGE)
+            self._pods[f"replica {number}"] = await _in_thread(installation.start, *REPLICA, number)
+        self._pods["edge 0"] = await _in_thread(installation.start, *EDGE)
         await _ready(self._pods.values())
         self._notify("Redis, consumer, two replicas and the edge run; a model is served.")
 
@@ -178,16 +179,16 @@ class LifeDrill:
 
     async def _kill(self) -> str:
         """Kill replica 1 at once, and start it elsewhere with its volume."""
-        await self._forget("replica 1", self._cluster.kill)
+        await self._forget("replica 1", self._installation.kill)
         await self._begin("replica 1", REPLICA, 1)
         return "replica 1 was killed, and is ready on another node with its volume"
 
     async def _lose_a_node(self) -> str:
         """Cut the power of replica 0's node while Redis is away: its events are on its volume alone."""
-        await self._forget("redis", self._cluster.kill)
+        await self._forget("redis", self._installation.kill)
         await asyncio.sleep(1.0)
         self.waiting = await _in_thread(_unarchived, self._pods["replica 0"])
-        await self._forget("replica 0", self._cluster.lose)
+        await self._forget("replica 0", self._installation.lose)
         await self._begin("redis", REDIS, 0)
         # As long as Kubernetes needs to know that a node is gone, in a drill that does not wait for minutes.
         await asyncio.sleep(2.0)
@@ -196,7 +197,7 @@ class LifeDrill:
 
     async def _move_the_consumer(self) -> str:
         """Kill the consumer, and start it elsewhere with the archive's volume."""
-        await self._forget("consumer", self._cluster.kill)
+        await self._forget("consumer", self._installation.kill)
         await self._begin("consumer", CONSUMER, 0)
         return "the consumer was killed, and goes on with its archive on another node"
 
@@ -224,13 +225,13 @@ class LifeDrill:
         await self._end("redis")
 
     async def _begin(self, name: str, workload: tuple[str, str], number: int) -> None:
-        self._pods[name] = await _in_thread(self._cluster.start, *workload, number)
+        self._pods[name] = await _in_thread(self._installation.start, *workload, number)
         await _ready([self._pods[name]])
 
     async def _end(self, name: str) -> float:
         pod = self._pods.pop(name)
         self._restarts += pod.restarts
-        return await _in_thread(self._cluster.stop, pod)
+        return await _in_thread(self._installation.stop, pod)
 
     async def _forget(self, name: str, end: Callable[[RunningPod], None]) -> None:
         pod = self._pods.pop(name)

@@ -15,7 +15,6 @@ from ops.nodes.node import Node
 from service.errors import RunError
 
 _POLL_S: Final = 0.05
-_KILL_WAIT_S: Final = 10.0
 
 
 class RunningPod:

@@ -13,7 +13,7 @@ from ops.nodes.node_journal import NodeJournal
 KEEPALIVED: Final = Path("/etc/keepalived")
 """Every node has this directory for itself."""
 _DEPLOY: Final = Path(__file__).parents[1] / "deploy" / "keepalived"
-# What it decides, and from what.
+# Its lines about its state, its priority and its check.
 _NOTED: Final = re.compile(r"STATE|[Ss]cript|priority|timed out")
 
 

@@ -39,13 +39,21 @@ class NodeJournal:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._zero_s = 0.0
         self._lock = Lock()
         self._notes: list[Note] = []
+
+    def begin(self) -> float:
+        """Forget what happened so far, and count the journal's time from now on, which the clock says."""
+        with self._lock:
+            self._zero_s = self._clock()
+            self._notes.clear()
+            return self._zero_s
 
     def add(self, node: str, text: str) -> None:
         """Note what happens now."""
         with self._lock:
-            self._notes.append(Note(self._clock(), node, text))
+            self._notes.append(Note(self._clock() - self._zero_s, node, text))
 
     def follow(self, node: str, output: IO[bytes], file: Path, noted: re.Pattern[str]) -> Thread:
         """Copy the output of a program to a file, line by line until it ends, and note the lines that match."""

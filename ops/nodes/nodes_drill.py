@@ -90,9 +90,7 @@ class NodesDrill:
         self._virtual = ""
         self._redis = RedisNodes([])
         self._cut: set[str] = set()
-        self._began_s = 0.0
-        # Its clock is that of the load.
-        self._journal = NodeJournal(lambda: time.monotonic() - self._began_s)
+        self._journal = NodeJournal()
 
     async def run(self) -> NodesReport:
         """Make the nodes, load them, take their power, and compare the archive with what was acknowledged.
@@ -104,7 +102,8 @@ class NodesDrill:
         oracle = Oracle()
         async with self._installation():
             target = Target(self._virtual, PORT, "")
-            began_s = self._began_s = time.monotonic()
+            # What happened before the load explains no failure of it.
+            began_s = self._journal.begin()
             load = DrillLoad(
                 target, self._shared / "models", self._plan.rate_rps, _SEED, began_s, oracle, _RULES, _CONNECTIONS
             )

@@ -4,20 +4,19 @@ import socket
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Machine:
     """A machine.
 
     Attributes:
         name: Its host name, which several machines may have.
-        address: Its address in the cluster, which no other one has; its host name if it works alone.
+        address: Its address in the cluster, which no other one has; None if it works alone.
     """
 
     name: str
-    address: str
+    address: str | None
 
 
 def this_machine(address: str | None = None) -> Machine:
     """Return this machine, with its address in the cluster if it is a part of one."""
-    name = socket.gethostname()
-    return Machine(name, name if address is None else address)
+    return Machine(socket.gethostname(), address)

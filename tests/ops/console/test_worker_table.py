@@ -14,7 +14,7 @@ def event(
     pid: int = 7,
     address: str | None = None,
 ) -> WorkerEvent:
-    return WorkerEvent(worker, Machine(node, address or node), pid, state, "fit", task, n_done, 20)
+    return WorkerEvent(worker, Machine(node, address), pid, state, "fit", task, n_done, 20)
 
 
 def test_a_row_has_what_a_worker_does_and_has_done() -> None:

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from ops.kubernetes.manifests import Manifests, parse, render
+from ops.kubernetes.pod_installation import new_secrets
 from ops.kubernetes.pod_template import pod_template
-from ops.kubernetes.small_cluster import new_secrets
 from service.security.key_file import KeyFile
 from tests.support.machines.programs import need_programs
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ops.kubernetes.manifests import Manifests, customise, render
+from ops.kubernetes.pod_installation import new_secrets
 from ops.kubernetes.pod_template import pod_template, quantity
-from ops.kubernetes.small_cluster import new_secrets
 from tests.support.machines.programs import need_programs
 
 

@@ -13,9 +13,9 @@ import pytest
 from ops.containers.pod import PodSpec
 from ops.kubernetes.__main__ import report, run
 from ops.kubernetes.manifests import FOLDER, Manifests, render
+from ops.kubernetes.pod_installation import image_of_this_machine, new_secrets
 from ops.kubernetes.pod_template import PodTemplate, Probe, pod_template, quantity
 from ops.kubernetes.running_pod import RunningPod
-from ops.kubernetes.small_cluster import image_of_this_machine, new_secrets
 from ops.kubernetes.volume_store import VolumeStore
 from ops.nodes.network import network
 from ops.nodes.node import Node

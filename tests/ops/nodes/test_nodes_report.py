@@ -1,6 +1,7 @@
 """What a drill of nodes says of failed requests."""
 
 import io
+import math
 import re
 from pathlib import Path
 
@@ -34,6 +35,18 @@ def test_a_failure_explains_itself() -> None:
         "  10.75 s, load: a request left 0.30 s late",
         "  11.00 s, two: Entering FAULT STATE",
     ]
+
+
+def test_a_journal_begins_with_the_load() -> None:
+    """Whatever the clock says then: what happened before explains no failed request."""
+    now_s = [3.0]
+    journal = NodeJournal(lambda: now_s[0])
+    journal.add("one", "takes the address")
+    now_s[0] = 4.5
+    assert journal.begin() == 4.5
+    now_s[0] = 6.0
+    journal.add("one", "has lost its power")
+    assert [str(note) for note in journal.between(-math.inf, math.inf)] == ["1.50 s, one: has lost its power"]
 
 
 def test_a_journal_keeps_what_a_program_says(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from service.executors.worker_book import Place, WorkerBook
 A, B, C = (Place(Machine("host", address), pid) for address, pid in (("a", 2), ("b", 2), ("b", 3)))
 
 
-def said(event: WorkerEvent) -> tuple[str, str, str, int | None, int]:
+def said(event: WorkerEvent) -> tuple[str, str | None, str, int | None, int]:
     return event.worker, event.machine.address, event.state, event.task, event.n_done
 
 

@@ -1,4 +1,4 @@
-"""A cluster for drills: it starts the pods of the manifests on nodes of this machine, and keeps the names of services.
+"""An installation for drills: it starts the pods of the manifests on nodes of this machine, and names its services.
 
 It does of Kubernetes what a pod's life needs: volumes that move with a pod, probes, the order of an end, and the
 addresses behind a name. It schedules nothing by itself, enforces no network policy, and has no API.
@@ -92,7 +92,7 @@ def new_secrets() -> tuple[Manifests, str]:
     return parse(done.stdout), key
 
 
-class SmallCluster:
+class PodInstallation:
     """The pods of one installation; a context that kills those that are left.
 
     Args:
