@@ -1,1 +1,1 @@
-"""The parts of a fit that workers do, one file for each algorithm."""
+"""The parts of a fit that workers do; those of an algorithm with a folder of its own are there (`distributed_*.py`)."""

@@ -20,7 +20,7 @@ products and norms, and gives each row a regression with a diagonal penalty.
 
 Invariant: the result depends on data, hyperparameters and generator alone: each row is computed independently, and sums
 over rows are added in an order that depends on the number of rows. So workers that solve ranges of rows
-(`distributed.ials`) give the same bits as threads.
+(`distributed_rows`) give the same bits as threads.
 """
 
 from dataclasses import dataclass, replace
@@ -32,13 +32,13 @@ import scipy.linalg
 from service.errors import DataError
 from service.models.fold_in.settings import FoldIn
 from service.models.snapshot import ModelSnapshot
+from service.training.algorithms.ials.distributed_rows import rows_in_use
 from service.training.algorithms.ials.rows import Confidences, RowInteractions, SolvableRows
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.weighted_history import WeightedHistory
 from service.training.assembly import assemble, history_entries
 from service.training.checkpoints.table import TableCheckpoint
-from service.training.distributed.ials import rows_in_use
 from service.training.entry_weights import entry_weights, undecayed, without_negligible
 from service.training.interactions import Float32, Float64, Interactions, Progress
 

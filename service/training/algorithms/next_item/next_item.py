@@ -31,8 +31,9 @@ from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.kernels.next_item.decayed_pairs import PairWeights
 from service.training.algorithms.kernels.next_item.item_sequences import Sequences, sequences
-from service.training.algorithms.next_item import factor_form, list_form
+from service.training.algorithms.next_item import distributed_lists, factor_form, list_form
 from service.training.algorithms.next_item.checkpoint import NextItemCheckpoint
+from service.training.algorithms.next_item.distributed_validation import scores
 from service.training.algorithms.next_item.factor_form import Factors
 from service.training.algorithms.next_item.list_form import SumsCheckpoint
 from service.training.algorithms.next_item.validation import Validation, hide_latest
@@ -40,8 +41,6 @@ from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.weighted_history import WeightedHistory
 from service.training.assembly import assemble, history_entries
 from service.training.checkpoints.basis import BasisCheckpoint
-from service.training.distributed import next_item_lists as distributed_lists
-from service.training.distributed.next_item_validation import scores
 from service.training.distributed.user_sums import folded_in
 from service.training.interactions import Float64, Int64, Interactions, Progress
 

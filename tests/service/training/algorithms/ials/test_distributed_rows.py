@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from service.executors.executor import using
 from service.executors.local_executor import LocalExecutor
 from service.models.snapshot import ModelSnapshot
+from service.training.algorithms.ials import distributed_rows
+from service.training.algorithms.ials.distributed_rows import ranges_of
 from service.training.algorithms.ials.ials import IalsConfig, fit
 from service.training.data import datasets
-from service.training.distributed import ials
-from service.training.distributed.ials import ranges_of
 from service.training.interactions import Interactions, no_progress
 from tests.support.watched_workers import WatchedWorkers
 
@@ -67,9 +67,9 @@ def test_ranges_are_all_rows_at_about_equal_costs(lengths: list[int]) -> None:
     ranges = ranges_of(indptr)
     assert [row for start, stop in ranges for row in range(start, stop)] == list(range(len(lengths)))
     assert all(start < stop for start, stop in ranges)
-    cost = indptr + ials.ROW_COST * np.arange(len(lengths) + 1)
-    longest = max(ials.MOST_COST, *lengths, 0)
-    assert all(cost[stop] - cost[start] <= longest + ials.ROW_COST + max(lengths) for start, stop in ranges)
+    cost = indptr + distributed_rows.ROW_COST * np.arange(len(lengths) + 1)
+    longest = max(distributed_rows.MOST_COST, *lengths, 0)
+    assert all(cost[stop] - cost[start] <= longest + distributed_rows.ROW_COST + max(lengths) for start, stop in ranges)
 
 
 def test_large_data_have_more_ranges() -> None:

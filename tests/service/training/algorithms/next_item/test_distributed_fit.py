@@ -18,6 +18,7 @@ from service.training.algorithms.kernels.next_item.decayed_pairs import PairWeig
 from service.training.algorithms.kernels.next_item.decayed_tables import part_users, table_statistics
 from service.training.algorithms.kernels.next_item.item_sequences import Sequences, of_users, sequences
 from service.training.algorithms.kernels.next_item.pair_rows import pair_sums, rows_of, whole_rows
+from service.training.algorithms.next_item import distributed_lists as distributed
 from service.training.algorithms.next_item import list_form, next_item
 from service.training.algorithms.next_item.checkpoint import NextItemCheckpoint
 from service.training.algorithms.next_item.next_item import NextItemConfig
@@ -25,7 +26,6 @@ from service.training.assembly import history_entries
 from service.training.checkpoints.folder import checkpoints_in
 from service.training.data import datasets
 from service.training.distributed import decayed_tables
-from service.training.distributed import next_item_lists as distributed
 from service.training.interactions import Float32, Float64, Interactions, no_progress
 from tests.support.watched_workers import WatchedWorkers
 
