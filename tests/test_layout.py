@@ -94,6 +94,19 @@ def test_no_import_cycles_between_folders(package: str) -> None:
     graphlib.TopologicalSorter(folders).prepare()
 
 
+def test_no_two_folders_of_training_import_each_other() -> None:
+    """Unless one is in the other: a folder may share what is above it."""
+    pairs = {
+        (folder_of(module), folder_of(name))
+        for module, names in import_graph().items()
+        for name in names
+        if module.startswith("service.training.") and name.startswith("service.training.")
+    }
+    assert len(pairs) > 100
+    mutual = [(a, b) for a, b in sorted(pairs) if a < b and (b, a) in pairs and not b.startswith(f"{a}.")]
+    assert not mutual
+
+
 def test_training_knows_no_server_and_models_know_no_training() -> None:
     """service.serving -> service.models <- service.training."""
     server = {"service.serving", "service.replica", "aiohttp"}

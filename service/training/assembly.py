@@ -12,7 +12,7 @@ from service.models.history.user_history import PURCHASE, RATING
 from service.models.neighbourhood import Neighbourhood
 from service.models.networks.networks import Networks
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import hyperparameters
+from service.training import hyperparameters
 from service.training.interactions import Float32, Float64, Int32, Int64, Interactions
 from service.training.popularity.counts import decayed
 

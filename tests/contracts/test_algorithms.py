@@ -14,7 +14,8 @@ from service.lists.list_request import ListRequest
 from service.models.files import artefact, erased_users
 from service.models.publication import publication
 from service.models.ranking import personal_lists, scoring
-from service.training.algorithms import hyperparameters, registry
+from service.training import hyperparameters
+from service.training.algorithms import registry
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import datasets

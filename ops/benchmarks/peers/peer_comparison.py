@@ -19,7 +19,7 @@ from ops.benchmarks.peers.pairs import (
     Pair,
     Task,
 )
-from service.training.algorithms import hyperparameters
+from service.training import hyperparameters
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 from service.training.interactions import Interactions

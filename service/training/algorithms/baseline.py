@@ -21,11 +21,11 @@ from scipy.sparse import csr_array
 from service.errors import TrainingDiverged
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import rating_fold_in
-from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.sparse.rows import SparseRows, sparse_rows
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble, history
+from service.training.hyperparameters import Hyperparameters
 from service.training.interactions import Float64, Int64, Interactions, Progress, no_progress
 
 NAME: Final = "baseline"

@@ -33,13 +33,13 @@ from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import baseline, rating_fold_in
 from service.training.algorithms.baseline import Baseline, BaselineConfig
-from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels.factors.rating_unit import unit_of
 from service.training.algorithms.kernels.neighbours.lists import sorted_rows
 from service.training.algorithms.kernels.neighbours.search import SIMILARITIES, ComparedRows, nearest, predict_pairs
 from service.training.algorithms.kernels.sparse.rows import group_pairs, row_means, sparse_rows
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble, history
+from service.training.hyperparameters import Hyperparameters
 from service.training.interactions import Float32, Interactions, Progress
 
 _BASELINE_PREFIX: Final = "bsl_"

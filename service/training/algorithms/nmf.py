@@ -31,7 +31,6 @@ import numpy as np
 from service.errors import UsageError
 from service.models.fold_in.settings import FoldIn
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.factors import visit_order
@@ -48,6 +47,7 @@ from service.training.algorithms.kernels.factors.visit_order import VisitedRatin
 from service.training.algorithms.rating_fold_in import AS_RATED
 from service.training.algorithms.registry import Algorithm
 from service.training.checkpoints.table import TableCheckpoint
+from service.training.hyperparameters import Hyperparameters
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
 
 NAME: Final = "nmf"

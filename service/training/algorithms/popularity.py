@@ -14,9 +14,9 @@ import numpy as np
 
 from service.models.fold_in.settings import FoldIn
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble
+from service.training.hyperparameters import Hyperparameters
 from service.training.interactions import Interactions, Progress
 from service.training.popularity.counts import decayed
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from service.errors import UsageError, did_you_mean
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import hyperparameters, predictions
+from service.training import hyperparameters
+from service.training.algorithms import predictions
 from service.training.interactions import Interactions, Progress
 
 Fit = Callable[[Interactions, Any, np.random.Generator, Progress], ModelSnapshot]

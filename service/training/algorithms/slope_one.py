@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import rating_fold_in
-from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.neighbours.lists import BLOCK_ROWS, neighbour_lists, push_bounded, sorted_rows
 from service.training.algorithms.kernels.sparse.rows import PairGroups, SparseRows, group_pairs, row_means, sparse_rows
 from service.training.algorithms.kernels.threads import run_in_blocks
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble, history
+from service.training.hyperparameters import Hyperparameters
 from service.training.interactions import Float32, Float64, Int32, Int64, Interactions, Progress
 
 NAME: Final = "slope_one"

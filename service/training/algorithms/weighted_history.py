@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 
 from service.models.history.weights import HistoryWeights
-from service.training.algorithms.hyperparameters import Hyperparameters
+from service.training.hyperparameters import Hyperparameters
 from service.training.interactions import Interactions
 
 # The best on time splits of both MovieLens sets are 3 to 5, for all algorithms of this half-life: docs/evaluation.md.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.executors.code_version import own_version
-from service.training.algorithms import hyperparameters
+from service.training import hyperparameters
 from service.training.interactions import Interactions
 
 

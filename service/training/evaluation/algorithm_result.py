@@ -12,7 +12,7 @@ import numpy as np
 
 from service.errors import TrainingDiverged, UsageError
 from service.models.files import artefact
-from service.training.algorithms import hyperparameters
+from service.training import hyperparameters
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.evaluation import leakage, peak_memory, resampling
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol

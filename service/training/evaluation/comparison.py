@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from service.errors import RecollectError, UsageError
-from service.training.algorithms import hyperparameters
+from service.training import hyperparameters
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.evaluation import resampling
 from service.training.evaluation.algorithm_result import NEED_SHORT_LISTS, AlgorithmResult, PreparedSplit, mean

@@ -20,7 +20,8 @@ from service.models.history.user_history import PURCHASE, RATING, UserHistory
 from service.models.ranking.personal_lists import personal
 from service.models.ranking.scoring import TopNRequest
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import hyperparameters, registry
+from service.training import hyperparameters
+from service.training.algorithms import registry
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.evaluation.measures.relevance import relevant_items
 from service.training.evaluation.top_n_lists import NO_ITEM, top_n_lists

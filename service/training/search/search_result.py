@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from service.errors import RunError
-from service.training.algorithms import hyperparameters
+from service.training import hyperparameters
 from service.training.evaluation.comparison import describe_dataset
 from service.training.evaluation.evaluation_protocol import SPLIT_DESCRIPTIONS, TIME_SPLITS
 from service.training.evaluation.measures.prediction_error import t_interval95

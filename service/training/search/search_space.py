@@ -15,7 +15,8 @@ import numpy as np
 
 from service.declared_settings import declared
 from service.errors import UsageError
-from service.training.algorithms import hyperparameters, registry
+from service.training import hyperparameters
+from service.training.algorithms import registry
 
 Value: TypeAlias = bool | int | float | str | None
 HyperparameterValues: TypeAlias = Mapping[str, Value]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.errors import UsageError
-from service.training.algorithms import hyperparameters
+from service.training import hyperparameters
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 from service.training.evaluation.measures.per_user import MeasureName

@@ -33,12 +33,12 @@ from service.training.algorithms.bayesian_mf.draws import (
     squared_errors,
 )
 from service.training.algorithms.bayesian_mf.link import ImplicitLink
-from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.factors.averaging import MeanProduct
 from service.training.algorithms.rating_fold_in import AS_RATED
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble, history
+from service.training.hyperparameters import Hyperparameters
 from service.training.interactions import Float32, Float64, Interactions, Progress
 
 NAME: Final = "bayesian_mf"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from service.training.algorithms.hyperparameters import Hyperparameters
+from service.training.hyperparameters import Hyperparameters
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final, NamedTuple
 
-from service.training.algorithms.hyperparameters import Hyperparameters
+from service.training.hyperparameters import Hyperparameters
 from service.training.interactions import Float64
 
 # The shares that are compared.

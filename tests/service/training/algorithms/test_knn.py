@@ -6,7 +6,8 @@ from service.errors import TrainingDiverged, UsageError
 from service.models.ranking import scoring
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
-from service.training.algorithms import hyperparameters, registry
+from service.training import hyperparameters
+from service.training.algorithms import registry
 from service.training.algorithms.knn import KnnConfig
 from service.training.interactions import Interactions, ReadReport, no_progress
 from tests.reference.knn import baseline_slowly, predict_slowly, shared_slowly, similarities_slowly

@@ -13,12 +13,12 @@ import numpy as np
 from service.errors import TrainingDiverged
 from service.models.fold_in.settings import FoldIn
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import hyperparameters
-from service.training.algorithms.hyperparameters import Hyperparameters
+from service.training import hyperparameters
 from service.training.algorithms.kernels.factors.rating_unit import Unit
 from service.training.algorithms.kernels.factors.vectors import LANES
 from service.training.assembly import assemble
 from service.training.checkpoints.table import TableCheckpoint
+from service.training.hyperparameters import Hyperparameters
 from service.training.interactions import Float32, Int32, Interactions, Progress
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import UsageError
-from service.training.algorithms import hyperparameters
+from service.training import hyperparameters
 from service.training.algorithms.svd import SvdConfig
 
 ROOT = Path(__file__).resolve().parents[4]
