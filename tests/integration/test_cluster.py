@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
@@ -17,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from ops.cluster.machine import interface_of
 from ops.nodes.network import network
@@ -36,7 +34,19 @@ from service.training.data import datasets
 from service.training.interactions import no_progress
 from tests.service.executors.test_run_group import met as met_and_killed
 from tests.service.executors.test_run_group import refused as member_refused
-from tests.support.executor_tasks import broken, halves, joined, killed_always, killed_once, refused, squared, total
+from tests.support.executor_tasks import (
+    begun_with_others,
+    broken,
+    halves,
+    joined,
+    killed_always,
+    killed_once,
+    refused,
+    squared,
+    squared_on_both,
+    total,
+    waiting_for_a_loss,
+)
 from tests.support.machines.real_nodes import require_nodes
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: make cluster")
@@ -133,36 +143,6 @@ def executor(cluster: Cluster, events: list[WorkerEvent]) -> Iterator[RayExecuto
         signal.signal(signal.SIGTERM, handler)
         os.environ.clear()
         os.environ.update(before)
-
-
-def squared_on_both(table: NDArray[np.float64], marks: str, task: int) -> NDArray[np.float64]:
-    """Return when two tasks are under way, which one worker for each machine makes one on each."""
-    path = Path(marks)
-    (path / f"{task}").write_text(socket.gethostname())
-    while len(list(path.iterdir())) < 2:
-        time.sleep(0.01)
-    return table * table
-
-
-def waiting_for_a_loss(marks: str, task: int) -> str:
-    """Return where this runs when a machine is lost."""
-    path = Path(marks)
-    (path / f"{task}").write_text(socket.gethostname())
-    while not (path / "lost").exists():
-        time.sleep(0.01)
-    return socket.gethostname()
-
-
-def begun_with_others(marks: str, task: int, n_others: int) -> str:
-    """Return Ray's id of this machine when as many tasks are under way."""
-    import ray
-
-    path = Path(marks)
-    node: str = ray.get_runtime_context().get_node_id()
-    (path / f"{task}").write_text(node)
-    while len(list(path.iterdir())) < n_others:
-        time.sleep(0.01)
-    return node
 
 
 def test_tasks_read_shared_values_and_results_keep_their_order(executor: RayExecutor) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -53,3 +54,33 @@ def refused(row: int) -> None:
 
 def broken() -> float:
     return 1 / 0
+
+
+def squared_on_both(table: Table, marks: str, task: int) -> Table:
+    """Return when two tasks are under way, which one worker for each machine makes one on each."""
+    path = Path(marks)
+    (path / f"{task}").write_text(socket.gethostname())
+    while len(list(path.iterdir())) < 2:
+        time.sleep(0.01)
+    return table * table
+
+
+def waiting_for_a_loss(marks: str, task: int) -> str:
+    """Return where this runs when a machine is lost."""
+    path = Path(marks)
+    (path / f"{task}").write_text(socket.gethostname())
+    while not (path / "lost").exists():
+        time.sleep(0.01)
+    return socket.gethostname()
+
+
+def begun_with_others(marks: str, task: int, n_others: int) -> str:
+    """Return Ray's id of this machine when as many tasks are under way."""
+    import ray
+
+    path = Path(marks)
+    node: str = ray.get_runtime_context().get_node_id()
+    (path / f"{task}").write_text(node)
+    while len(list(path.iterdir())) < n_others:
+        time.sleep(0.01)
+    return node

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,13 @@ from service.declared_settings import declared, read
 from service.metrics import Metrics
 from service.security.key_file import KeyFile
 from telemetry.secret_file import read_key
+from tests.ops.kubernetes.network_policies import admits
 from tests.support.machines.programs import need_programs
 
 ROOT = Path(__file__).resolve().parents[3]
 # The oldest with `sleep` before a stop, one between, and the newest that the validator knows.
 VERSIONS = ("1.30", "1.34", "1.37")
 OVERLAYS = ("one-node", "many-nodes")
-Labels = Mapping[str, str]
-
-
 PARTS_OF_CLUSTER = ("cluster-head", "cluster-worker", "training", "generation")
 
 
@@ -239,49 +236,6 @@ def test_selectors_and_ports_find_their_pods(manifests: Manifests) -> None:
             assert [name for name, held in labels.items() if wanted.items() <= held.items()] == ["recollect-consumer"]
 
 
-def selects(selector: Mapping[str, Any], labels: Labels) -> bool:
-    """Whether a label selector of Kubernetes selects labels; an empty one selects all."""
-    if not selector.get("matchLabels", {}).items() <= labels.items():
-        return False
-    for rule in selector.get("matchExpressions", ()):
-        assert rule["operator"] == "In"
-        if labels.get(rule["key"]) not in rule["values"]:
-            return False
-    return True
-
-
-def admits(manifests: Manifests, direction: str, pod: Labels, peer: Labels, peer_namespace: str, port: int) -> bool:
-    """Whether the policies let a pod of the installation be reached by a peer (Ingress), or reach it (Egress)."""
-    policies = [
-        one["spec"]
-        for one in manifests.of("NetworkPolicy")
-        if direction in one["spec"]["policyTypes"] and selects(one["spec"]["podSelector"], pod)
-    ]
-    if not policies:
-        return True
-    key, side = ("ingress", "from") if direction == "Ingress" else ("egress", "to")
-    for policy in policies:
-        for rule in policy.get(key, ()):
-            if "ports" in rule and not any(
-                one["port"] <= port <= one.get("endPort", one["port"]) for one in rule["ports"]
-            ):
-                continue
-            if side not in rule:
-                return True
-            for one in rule[side]:
-                if "ipBlock" in one:
-                    continue
-                space = {"kubernetes.io/metadata.name": peer_namespace}
-                same = (
-                    selects(one["namespaceSelector"], space)
-                    if "namespaceSelector" in one
-                    else peer_namespace == "recollect"
-                )
-                if same and selects(one.get("podSelector", {}), peer):
-                    return True
-    return False
-
-
 def test_only_these_connections_are_allowed(manifests: Manifests) -> None:
     """By a small evaluator of network policies, for each pair of parts and each port that is listened on."""
     labels = {
@@ -352,31 +306,6 @@ def test_a_pod_has_time_to_stop(manifests: Manifests) -> None:
         (container,) = spec["containers"]
         pause_s = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
         assert spec["terminationGracePeriodSeconds"] >= pause_s + drain_s + 10
-
-
-def test_each_night_has_a_folder_of_lists_and_old_ones_go(tmp_path: Path) -> None:
-    """The job's own script, with a `recollect` that writes down how it is called."""
-    (manifest,) = yaml.safe_load_all((FOLDER / "components/generation/generation.yaml").read_text())
-    (container,) = manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-    (lists,) = [one["value"] for one in container["env"] if one["name"] == "LISTS"]
-    (claim,) = [one["mountPath"] for one in container["volumeMounts"] if one["name"] == "lists"]
-    assert Path(lists).parent == Path(claim)
-    (tmp_path / "recollect").write_text('#!/bin/sh\necho "$@" >>"$RECORD"\n')
-    (tmp_path / "recollect").chmod(0o755)
-    folder = tmp_path / "lists" / "nightly"
-    now_s = time.time()
-    for name, age_days in (("old", 7.1), ("kept", 6.9)):
-        (folder / name).mkdir(parents=True)
-        (folder / name / "shard-00000.parquet").touch()
-        os.utime(folder / name, (now_s - age_days * 86_400,) * 2)
-    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RECORD": str(tmp_path / "record")}
-    for job, more in (("first", []), ("second", ["--cluster", "recollect-cluster:7379"])):
-        (tmp_path / "record").unlink(missing_ok=True)
-        words = [*container["command"], *more]
-        subprocess.run(words, env={**environ, "LISTS": str(folder), "JOB": job}, check=True)
-        called = " ".join(["generate --n 100 --live --output", f"{folder}/{job}", *more])
-        assert (tmp_path / "record").read_text() == f"{called}\ngenerate erase\n"
-    assert [path.name for path in folder.iterdir()] == ["kept"]
 
 
 def test_a_slot_outlives_its_pod(manifests: Manifests) -> None:
