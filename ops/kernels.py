@@ -7,9 +7,9 @@
 import numpy as np
 
 from service.generation.bulk_users import BulkUsers
-from service.generation.list_model import BulkModel
-from service.generation.shard_lists import shard_lists
-from service.generation.shard_users import ShardUsers
+from service.generation.lists.list_model import BulkModel
+from service.generation.lists.shard_lists import shard_lists
+from service.generation.lists.shard_users import ShardUsers
 from service.lists.list_request import ListRequest
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import datasets

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from service.config import Config
 from service.errors import RunError
 from service.event_loop import run
-from service.generation.list_erasure import GeneratedListEraser
+from service.generation.erasure.list_erasure import GeneratedListEraser
 from service.logs import ApplicationLog
 from service.metrics import collect_from
 from service.models.publication.user_erasure import ModelUserEraser

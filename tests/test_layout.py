@@ -82,7 +82,7 @@ def test_no_import_cycles_between_files() -> None:
     assert not cycle, "import cycle: " + " -> ".join(cycle)
 
 
-@pytest.mark.parametrize("package", ["service.models", "service.serving"])
+@pytest.mark.parametrize("package", ["service.generation", "service.models", "service.serving"])
 def test_no_import_cycles_between_folders(package: str) -> None:
     """A folder of these packages can be read after the folders that it imports."""
     folders: dict[str, set[str]] = {}
@@ -90,7 +90,7 @@ def test_no_import_cycles_between_folders(package: str) -> None:
         if module.startswith(f"{package}."):
             inner = {folder_of(name) for name in names if name.startswith(f"{package}.")}
             folders.setdefault(folder_of(module), set()).update(inner - {folder_of(module)})
-    assert len(folders) > 5
+    assert len(folders) > 3
     graphlib.TopologicalSorter(folders).prepare()
 
 

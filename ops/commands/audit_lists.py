@@ -10,8 +10,8 @@ from typing import Any
 from ops.offline.frozen_state import frozen_times
 from service.config import Config
 from service.errors import RunError
-from service.generation.folder_search import folders_below, shards_among, staged_among
-from service.generation.output_folder import FROZEN, OutputFolder, read_manifest
+from service.generation.erasure.folder_search import folders_below, shards_among, staged_among
+from service.generation.files.output_folder import FROZEN, OutputFolder, read_manifest
 from service.models.files.erased_users import rows_of
 from service.models.vocabulary import Vocabulary
 from telemetry.errors import BadEventError, StateError
@@ -41,7 +41,7 @@ def search_lists(
     if not folders:
         return
     try:
-        from service.generation.shard_erasure import UNREADABLE, users_named
+        from service.generation.erasure.shard_erasure import UNREADABLE, users_named
     except ModuleNotFoundError as error:
         unread.append(f"{root} holds generated lists, and searching them needs {error.name}: recollect[train].")
         return

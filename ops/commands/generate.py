@@ -83,7 +83,7 @@ def command(
         from ops.chosen_executor import chosen_executor
         from ops.offline import bulk_generation
         from ops.offline.bulk_generation import GenerationRequest
-        from service.generation.shard_format import LAYOUTS
+        from service.generation.files.shard_format import LAYOUTS
         from service.training.algorithms.kernels.threads import limit
 
     chosen = next((known for known in LAYOUTS if known == layout), None)
@@ -114,7 +114,7 @@ def verify_command(
 ) -> int:
     """Read all files: each is the one of the manifest, and every user of it is there once."""
     with _needs_extra():
-        from service.generation.verification import verify
+        from service.generation.files.verification import verify
 
     with StageProgress() as progress:
         found = verify(folder, progress)

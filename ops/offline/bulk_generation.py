@@ -22,11 +22,11 @@ from ops.offline.offline_model import OfflineModel, active_version
 from service.config import Config
 from service.errors import FilterRefused, ModelMissing, RunError, UsageError
 from service.generation.bulk_users import BulkUsers, default_shard_users, read_ids
-from service.generation.erased_places import ErasedPlaces
+from service.generation.erasure.erased_places import ErasedPlaces
+from service.generation.files.output_folder import OutputFolder, digest_of
+from service.generation.files.shard_format import Layout
 from service.generation.generation import Progress, generate
-from service.generation.list_model import BulkModel
-from service.generation.output_folder import OutputFolder, digest_of
-from service.generation.shard_format import Layout
+from service.generation.lists.list_model import BulkModel
 from service.generation.shard_source import ShardSource, live_events
 from service.lists.filters.masks import FilterMasks
 from service.lists.filters.parsing import parse

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from service.config import Config
 from service.errors import RunError, UsageError
-from service.generation.chosen_users import listed, named
-from service.generation.folder_erasure import ErasedLists, erase_below
-from service.generation.folder_search import folders_below
+from service.generation.erasure.chosen_users import listed, named
+from service.generation.erasure.folder_erasure import ErasedLists, erase_below
+from service.generation.erasure.folder_search import folders_below
 from service.models.files.erased_users import ErasedUsers, user_keys
 from telemetry.failpoints import Failpoints
 

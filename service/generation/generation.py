@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.executors.executor import executor_in_use
-from service.generation.list_model import BulkModel
-from service.generation.output_folder import OutputFolder
+from service.generation.files.output_folder import OutputFolder
+from service.generation.files.shard_file import ShardFile, shard_file
+from service.generation.files.shard_format import Layout
+from service.generation.lists.list_model import BulkModel
+from service.generation.lists.shard_lists import shard_lists
 from service.generation.shard import make_shard
-from service.generation.shard_file import ShardFile, shard_file
-from service.generation.shard_format import Layout
-from service.generation.shard_lists import shard_lists
 from service.generation.shard_source import ShardSource, ShardTasks
 
 STAGE = "generate"

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from service.executors.executor import Ref
 from service.generation.bulk_users import BulkUsers, n_shards
-from service.generation.list_model import BulkModel
-from service.generation.shard_format import Layout
-from service.generation.shard_users import ShardUsers
+from service.generation.files.shard_format import Layout
+from service.generation.lists.list_model import BulkModel
+from service.generation.lists.shard_users import ShardUsers
 from service.live.live_state import LiveState
 from telemetry.live.live_event import LiveEvent
 from telemetry.pseudonym import Pseudonymiser, is_pseudonym

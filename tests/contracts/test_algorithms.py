@@ -7,9 +7,9 @@ import pytest
 
 from service.errors import TrainingDiverged, UsageError
 from service.generation.bulk_users import BulkUsers
-from service.generation.list_model import BulkModel
-from service.generation.shard_lists import shard_lists
-from service.generation.shard_users import ShardUsers
+from service.generation.lists.list_model import BulkModel
+from service.generation.lists.shard_lists import shard_lists
+from service.generation.lists.shard_users import ShardUsers
 from service.lists.list_request import ListRequest
 from service.models.files import artefact, erased_users
 from service.models.publication import publication

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from service.generation.verification import users_of
+from service.generation.files.verification import users_of
 from service.models.files import active_model
 from service.models.publication.user_erasure import ModelUserEraser
 from service.models.snapshot import ModelSnapshot

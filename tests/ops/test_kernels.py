@@ -1,7 +1,7 @@
 """The kernels of the default training and of lists in bulk are compiled ahead of them."""
 
 from ops import kernels
-from service.generation.selection import add_tile, score_best
+from service.generation.lists.selection import add_tile, score_best
 from service.training.algorithms.kernels.compiled import is_kept
 from service.training.selection.candidates import CANDIDATES
 

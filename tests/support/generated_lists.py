@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.generation.output_folder import OutputFolder
-from service.generation.shard_file import shard_file
-from service.generation.shard_lists import ShardLists
+from service.generation.files.output_folder import OutputFolder
+from service.generation.files.shard_file import shard_file
+from service.generation.lists.shard_lists import ShardLists
 from service.models.vocabulary import Vocabulary
 from telemetry.live.live_event import unix_ms
 

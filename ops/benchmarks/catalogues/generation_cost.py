@@ -19,15 +19,15 @@ from scipy.sparse import csr_array
 from ops.benchmarks.fits.counted_executor import cpu_s
 from service.executors.executor import using
 from service.executors.local_executor import LocalExecutor
-from service.generation.block_lists import BlockUsers, best_items
 from service.generation.bulk_users import BulkUsers, default_shard_users
+from service.generation.files.output_folder import OutputFolder
 from service.generation.generation import generate
-from service.generation.list_model import BulkModel
-from service.generation.output_folder import OutputFolder
-from service.generation.selection import Buffers, add_tile
+from service.generation.lists.block_lists import BlockUsers, best_items
+from service.generation.lists.list_model import BulkModel
+from service.generation.lists.selection import Buffers, add_tile
+from service.generation.lists.shard_users import ShardUsers
 from service.generation.shard import make_shard
 from service.generation.shard_source import ShardSource
-from service.generation.shard_users import ShardUsers
 from service.lists.list_request import ListRequest
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary

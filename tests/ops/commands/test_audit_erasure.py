@@ -16,9 +16,9 @@ from ops.console.command_runner import run
 from ops.offline.frozen_state import freeze
 from ops.options.period import Period
 from service.config import Config
-from service.generation.chosen_users import named
-from service.generation.folder_erasure import erase_below
-from service.generation.output_folder import OutputFolder
+from service.generation.erasure.chosen_users import named
+from service.generation.erasure.folder_erasure import erase_below
+from service.generation.files.output_folder import OutputFolder
 from service.models.publication.user_erasure import ModelUserEraser
 from service.models.snapshot import ModelSnapshot
 from telemetry.archive.archive import Archive

@@ -13,9 +13,9 @@ import pytest
 from pyarrow import parquet
 
 from service.config import Config
-from service.generation.chosen_users import named
-from service.generation.folder_erasure import erase_below
-from service.generation.output_folder import OutputFolder
+from service.generation.erasure.chosen_users import named
+from service.generation.erasure.folder_erasure import erase_below
+from service.generation.files.output_folder import OutputFolder
 from service.models.files import active_model, artefact
 from service.models.files.erased_users import list_erased
 from service.models.publication.user_erasure import ModelUserEraser
@@ -157,7 +157,7 @@ def test_without_a_folder_the_last_one_of_the_same_model_is_continued(
     home = tmp_path / "home"
     pipeline.train(Config(home=home), data=DATA, algorithm="popularity", activate=True)
     with monkeypatch.context() as patch:
-        patch.setattr("service.generation.output_folder.OutputFolder.finish", lambda *_: 1 / 0)
+        patch.setattr("service.generation.files.output_folder.OutputFolder.finish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             recollect(home, "generate", "--n", "2")
     (begun,) = (home / "generated").iterdir()
@@ -317,7 +317,7 @@ def test_a_generation_of_a_model_that_is_gone_begins_anew(
     home, output = tmp_path / "home", tmp_path / "lists"
     pipeline.train(Config(home=home), data=DATA, algorithm="popularity", activate=True)
     with monkeypatch.context() as patch:
-        patch.setattr("service.generation.output_folder.OutputFolder.finish", lambda *_: 1 / 0)
+        patch.setattr("service.generation.files.output_folder.OutputFolder.finish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             recollect(home, "generate", "--n", "2", "--output", str(output))
     before = active_model.version(home / "models")

@@ -18,11 +18,11 @@ from service.executors.executor import WorkerEvent, using
 from service.executors.local_executor import LocalExecutor
 from service.generation import generation
 from service.generation.bulk_users import BulkUsers, default_shard_users, n_shards, read_ids
-from service.generation.list_model import BulkModel
-from service.generation.output_folder import MANIFEST, PROGRESS, OutputFolder
-from service.generation.shard_format import Layout
+from service.generation.files.output_folder import MANIFEST, PROGRESS, OutputFolder
+from service.generation.files.shard_format import Layout
+from service.generation.files.verification import users_of, verify
+from service.generation.lists.list_model import BulkModel
 from service.generation.shard_source import ShardSource
-from service.generation.verification import users_of, verify
 from service.lists.list_request import ListRequest
 from service.models.snapshot import ModelSnapshot
 from telemetry.pseudonym import Pseudonymiser

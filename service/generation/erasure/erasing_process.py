@@ -21,8 +21,8 @@ def _error_of(order: dict[str, Any]) -> str | None:
     try:
         import pyarrow as pa
 
-        from service.generation.chosen_users import named
-        from service.generation.folder_erasure import erase_below
+        from service.generation.erasure.chosen_users import named
+        from service.generation.erasure.folder_erasure import erase_below
     except ModuleNotFoundError as error:
         return (
             f"Generated lists in {order['root']} may hold an erased user, and searching them needs the package "

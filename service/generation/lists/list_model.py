@@ -6,8 +6,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from service.generation.item_table import ItemTable
-from service.generation.user_part import is_separable, without_users
+from service.generation.lists.item_table import ItemTable
+from service.generation.lists.user_part import is_separable, without_users
 from service.lists.candidates import AnyRows, Candidates
 from service.lists.filters.masks import FilterMask
 from service.lists.list_request import ListRequest

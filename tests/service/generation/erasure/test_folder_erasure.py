@@ -17,16 +17,18 @@ import pytest
 from pyarrow import parquet
 
 from service.errors import RunError, UsageError
-from service.generation import folder_erasure, generation, shard_erasure, shard_file
+from service.generation import generation
 from service.generation.bulk_users import BulkUsers
-from service.generation.chosen_users import Chosen, listed, named
-from service.generation.folder_erasure import ErasedLists
-from service.generation.list_erasure import GeneratedListEraser
-from service.generation.list_model import BulkModel
-from service.generation.output_folder import FROZEN, MANIFEST, NEXT_MANIFEST, PROGRESS, OutputFolder
-from service.generation.shard_format import LAYOUTS, Layout
+from service.generation.erasure import folder_erasure, shard_erasure
+from service.generation.erasure.chosen_users import Chosen, listed, named
+from service.generation.erasure.folder_erasure import ErasedLists
+from service.generation.erasure.list_erasure import GeneratedListEraser
+from service.generation.files import shard_file
+from service.generation.files.output_folder import FROZEN, MANIFEST, NEXT_MANIFEST, PROGRESS, OutputFolder
+from service.generation.files.shard_format import LAYOUTS, Layout
+from service.generation.files.verification import users_of, verify
+from service.generation.lists.list_model import BulkModel
 from service.generation.shard_source import ShardSource
-from service.generation.verification import users_of, verify
 from service.lists.list_request import ListRequest
 from service.models.files.erased_users import ErasedUsers
 from service.models.snapshot import ModelSnapshot
@@ -41,7 +43,7 @@ AS_OF = "2026-11-21T12:00:00.500Z"
 AS_OF_S = 1_795_262_400
 PLAIN = Pseudonymiser()
 STEPS = [name for name in FAILPOINTS if name.startswith("generated.")]
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +153,8 @@ def test_the_last_user_of_a_file(source: ShardSource, tmp_path: Path) -> None:
 KILLED = """
 import json, os, sys
 from pathlib import Path
-from service.generation.chosen_users import named
-from service.generation.folder_erasure import erase_from
+from service.generation.erasure.chosen_users import named
+from service.generation.erasure.folder_erasure import erase_from
 from telemetry.failpoints import Failpoints
 from telemetry.pseudonym import Pseudonymiser
 for failpoint, folder in json.loads(sys.argv[1]):
@@ -259,7 +261,7 @@ def test_what_one_folder_raises_does_not_keep_the_others(
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr("service.generation.folder_erasure.write_without", write)
+    monkeypatch.setattr("service.generation.erasure.folder_erasure.write_without", write)
     monkeypatch.setattr("os.utime", refuse)
     with pytest.raises(RunError) as refused:
         folder_erasure.erase_below(tmp_path, named(set(ERASED), PLAIN), Failpoints())
@@ -362,7 +364,7 @@ def test_the_process_ends_with_its_consumer(made: Callable[..., Path], tmp_path:
     order = {"root": str(folder), "users": ["u1"], "pseudonym_key": None, "failpoint": None}
     # Its standard input ends behind the order, as it does when the consumer is killed.
     done = subprocess.run(
-        [sys.executable, "-m", "service.generation.erasing_process"],
+        [sys.executable, "-m", "service.generation.erasure.erasing_process"],
         input=json.dumps(order).encode() + b"\n",
         cwd=ROOT,
         capture_output=True,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.generation.erased_places import ErasedPlaces
+from service.generation.erasure.erased_places import ErasedPlaces
 from service.models.files.erased_users import ErasedUsers
 from service.models.vocabulary import Vocabulary
 from telemetry.pseudonym import Pseudonymiser

@@ -9,9 +9,9 @@ import pytest
 from scipy.sparse import csr_array
 
 from service.generation.bulk_users import BulkUsers
-from service.generation.list_model import BulkModel
-from service.generation.shard_lists import ShardLists, list_user, shard_lists
-from service.generation.shard_users import ShardUsers
+from service.generation.lists.list_model import BulkModel
+from service.generation.lists.shard_lists import ShardLists, list_user, shard_lists
+from service.generation.lists.shard_users import ShardUsers
 from service.lists.item_scores import ListUser
 from service.lists.list_request import ListRequest
 from service.lists.pipeline import make_list

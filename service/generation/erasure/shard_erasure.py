@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from service.generation.shard_format import CODED, SCHEMAS, Layout, shard_writer, write_group
+from service.generation.files.shard_format import CODED, SCHEMAS, Layout, shard_writer, write_group
 
 _USER: Final = "user_id"
 # What reading a damaged file raises. Their texts may have an id.

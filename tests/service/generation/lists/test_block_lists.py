@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.generation import selection
-from service.generation.block_lists import BlockUsers, best_items
-from service.generation.item_table import ItemTable
+from service.generation.lists import selection
+from service.generation.lists.block_lists import BlockUsers, best_items
+from service.generation.lists.item_table import ItemTable
 from service.models.ranking import scoring
 from service.models.snapshot import ModelSnapshot
 

@@ -11,7 +11,14 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from service.errors import RunError
-from service.generation.output_folder import MANIFEST, NEXT_MANIFEST, SUFFIX, FinishedShard, is_file, read_manifest
+from service.generation.files.output_folder import (
+    MANIFEST,
+    NEXT_MANIFEST,
+    SUFFIX,
+    FinishedShard,
+    is_file,
+    read_manifest,
+)
 
 STAGE: Final = "verify"
 _KEY_BYTES: Final = 8

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from service.generation.block_lists import BlockUsers, best_items
-from service.generation.list_model import BulkModel
-from service.generation.shard_users import ShardUsers
+from service.generation.lists.block_lists import BlockUsers, best_items
+from service.generation.lists.list_model import BulkModel
+from service.generation.lists.shard_users import ShardUsers
 from service.lists import item_scores, retrieval
 from service.lists.boosts import BoostFactors
 from service.lists.item_scores import ListUser

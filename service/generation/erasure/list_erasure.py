@@ -19,11 +19,11 @@ from typing import IO, Any, Final
 
 from service.errors import RunError
 from service.executors.worker_process import death_reason
-from service.generation.folder_search import folders_below
+from service.generation.erasure.folder_search import folders_below
 from service.models.files.erased_users import list_erased
 from telemetry.daemon_thread import run_in_daemon_thread
 
-_PROCESS: Final = "service.generation.erasing_process"
+_PROCESS: Final = "service.generation.erasure.erasing_process"
 # The last line of a traceback begins with the type of the exception.
 _EXCEPTION: Final = re.compile(rb"([A-Za-z_][\w.]*)(?::.*)?")
 _READ_BYTES: Final = 4096

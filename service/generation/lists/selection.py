@@ -67,7 +67,7 @@ class Buffers(NamedTuple):
 @compiled
 def add_tile(
     buffers: Buffers, size: int, tile: Float32, first: int, bias: Float32, seen_indptr: Int64, seen: Int32
-) -> None:  # pragma: no cover  # compiled; tests/service/generation/test_block_lists.py
+) -> None:  # pragma: no cover  # compiled; tests/service/generation/lists/test_block_lists.py
     """Add the best items of a tile to the candidates of a block of users.
 
     Args:
@@ -121,7 +121,7 @@ def score_best(
     items: Float32,
     bias: Float32,
     scores: Float64,
-) -> None:  # pragma: no cover  # compiled; tests/service/generation/test_block_lists.py
+) -> None:  # pragma: no cover  # compiled; tests/service/generation/lists/test_block_lists.py
     """Keep the `size` best candidates of each user, and score them exactly.
 
     Args:

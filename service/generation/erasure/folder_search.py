@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from service.errors import RunError
-from service.generation.output_folder import FROZEN, MANIFEST, PROGRESS, STAGED, SUFFIX
+from service.generation.files.output_folder import FROZEN, MANIFEST, PROGRESS, STAGED, SUFFIX
 
 
 def folders_below(root: Path) -> Iterator[Path]:

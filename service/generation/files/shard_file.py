@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from service.generation.shard_format import ITEM, SCHEMAS, Layout, shard_writer, write_group
-from service.generation.shard_lists import ShardLists
+from service.generation.files.shard_format import ITEM, SCHEMAS, Layout, shard_writer, write_group
+from service.generation.lists.shard_lists import ShardLists
 from service.models.vocabulary import Vocabulary
 
 SOURCES: Final = ("popular", "personal")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.generation.selection import NO_COLUMN
+from service.generation.lists.selection import NO_COLUMN
 from service.models.snapshot import Float32, ModelSnapshot
 
 

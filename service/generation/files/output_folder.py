@@ -31,7 +31,7 @@ from telemetry.wal.disk import sync_directory
 
 # A search for users in folders needs neither numba nor the libraries of models.
 if TYPE_CHECKING:
-    from service.generation.shard_file import ShardFile
+    from service.generation.files.shard_file import ShardFile
 
 MANIFEST: Final = "manifest.json"
 # A manifest that an erase is about to put in the place of the other one.

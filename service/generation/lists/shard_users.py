@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.generation.list_model import BulkModel
-from service.generation.user_part import UserPart, is_separable
+from service.generation.lists.list_model import BulkModel
+from service.generation.lists.user_part import UserPart, is_separable
 from service.models.snapshot import ModelSnapshot
 from telemetry.live.live_event import LiveEvent
 

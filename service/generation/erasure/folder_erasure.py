@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.errors import RunError, UsageError
-from service.generation.chosen_users import Chosen
-from service.generation.folder_search import folders_below
-from service.generation.output_folder import (
+from service.generation.erasure.chosen_users import Chosen
+from service.generation.erasure.folder_search import folders_below
+from service.generation.erasure.shard_erasure import UNREADABLE, LeftOver, users_named, write_without
+from service.generation.files.output_folder import (
     FROZEN,
     MANIFEST,
     NEXT_MANIFEST,
@@ -35,7 +36,6 @@ from service.generation.output_folder import (
     read_manifest,
     staged_name,
 )
-from service.generation.shard_erasure import UNREADABLE, LeftOver, users_named, write_without
 from service.models.files import published_files
 from telemetry.failpoints import Failpoints
 from telemetry.ids import rfc3339_ms

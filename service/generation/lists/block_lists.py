@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.generation.item_table import ItemTable
-from service.generation.selection import NO_COLUMN, Buffers, add_tile, score_best
+from service.generation.lists.item_table import ItemTable
+from service.generation.lists.selection import NO_COLUMN, Buffers, add_tile, score_best
 from service.models.fold_in.representation import UserRepresentation
 from service.models.snapshot import Float32, ModelSnapshot
 from service.training.algorithms.kernels.threads import one_blas_thread, run_in_blocks

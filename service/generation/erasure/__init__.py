@@ -1,0 +1,1 @@
+"""Erases users from the files of generated lists."""
