@@ -1,7 +1,7 @@
 #!/bin/sh
 # Prints the secrets of a new installation as YAML, for `kubectl apply -f -`: API keys, the key that seals watermarks, the
-# users of Redis, and the token of the cluster that trains. Prints the first API key to standard error, once: only its digest is in the secret.
-# Run it once. A new watermark key would make replicas wait for the old one.
+# users of Redis, and the token of the cluster that trains. Prints the first API key to standard error, once: only its
+# digest is in the secret. Run it once. A new watermark key would make replicas wait for the old one.
 #
 # NAMESPACE: the namespace of the secrets, recollect if not set.
 # RECOLLECT: the command `recollect` of this machine, for example .venv/bin/recollect; the one on PATH if not set. It gets
