@@ -9,7 +9,7 @@ export class Unanswered extends Error {}
 /** An answer other than 2xx; the message is the sentence that says what is wrong. */
 export class Refused extends Error {
   constructor(status, problem) {
-    super(problem.detail ?? `Status ${status}.`);
+    super(typeof problem.detail === "string" ? problem.detail : `Status ${status}.`);
     this.status = status;
     this.problem = problem;
   }

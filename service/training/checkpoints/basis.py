@@ -40,8 +40,10 @@ class BasisCheckpoint:
         """Return the state that was kept last, and bring the generator into its own; None if none was kept."""
         if _STEPS not in self._found:
             return None
-        restore(self._rng, self._found[_RNG])
-        return Turned(int(self._found[_STEPS]), self._found[_TABLE], self._found[_VALUES])
+        # Taken out, because a table that was kept may be the largest of the fit, and the decomposition replaces it.
+        n_steps, table, values, rng = map(self._found.pop, (_STEPS, _TABLE, _VALUES, _RNG))
+        restore(self._rng, rng)
+        return Turned(int(n_steps), table, values)
 
     def keep(self, n_steps: int, table: Callable[[], Float32], values: Float64) -> None:
         """Keep the state after a step, if it is time to.

@@ -80,7 +80,10 @@ CASES = [
     Case([CLOSE, ACCEPTED], 2, "answer 0"),
     Case([*failing(503, "Retry-After: 1\r\n")[:1], ACCEPTED], 2, "answer 0", pause_s=1.0),
     # Not every answer is the service's: a proxy has a page of its own.
-    *(Case([answer(500, body)], 1, r"Refused: Status 500\.") for body in ("{}", "null", "[]", "<p>Sorry.</p>", "")),
+    *(
+        Case([answer(500, body)], 1, r"Refused: Status 500\.")
+        for body in ("{}", "null", "[]", '{"detail": ["No."]}', "<p>Sorry.</p>", "")
+    ),
 ]
 
 
