@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from loadbalancer import home
+from loadbalancer.errors import NotRunning
 from ops.cluster.machine import own_address, parse_address
 from ops.cluster.ray_environment import driver_environment
 from ops.cluster.token_file import require_token
@@ -58,15 +60,43 @@ def address_here(config: Config, head: str) -> str:
         UsageError: The address of the head is malformed, or there is no way there.
     """
     toward = parse_address(head)
+    known = part_of_home(config) if is_part(config) else None
+    return known.address if known is not None and known.head == head else own_address(toward)
+
+
+def is_part(config: Config) -> bool:
+    """Whether a process of this home directory takes part in a cluster, or is about to."""
+    try:
+        home.holder_pid(config.cluster_dir)
+    except NotRunning:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class HomePart:
+    """What a home directory says of its part in a cluster; a killed part leaves it (`is_part`).
+
+    Attributes:
+        head: HOST:PORT of the head.
+        address: The address of this machine in the cluster.
+    """
+
+    head: str
+    address: str
+
+
+def part_of_home(config: Config) -> HomePart | None:
+    """Return what the home directory says; None if it says nothing."""
     try:
         known = json.loads(part_path(config).read_text())
-    except (OSError, ValueError):
-        known = {}
-    return str(known["address"]) if known.get("head") == head else own_address(toward)
+        return HomePart(str(known["head"]), str(known["address"]))
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def part_path(config: Config) -> Path:
-    """Return the file that says of which cluster this machine is a part, while it is one."""
+    """Return the file that says of which cluster this machine is a part, while it is one; a killed part leaves it."""
     return config.cluster_dir / "run" / "part.json"
 
 

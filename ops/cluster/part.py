@@ -4,17 +4,19 @@ import contextlib
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 from loadbalancer import home
-from loadbalancer.errors import NotRunning
+from loadbalancer.errors import AlreadyRunning
 from loadbalancer.supervision.processes import Child
 from ops.cluster.machine import interface_of, own_address, parse_address, store_bytes_here
-from ops.cluster.members import part_path, values_path
+from ops.cluster.members import HomePart, is_part, part_of_home, part_path, values_path
 from ops.cluster.ray_environment import node_environment
 from ops.cluster.ray_node import NodeOptions, running_node
 from service.config import Config
@@ -23,7 +25,7 @@ from service.executors.ray_connection import COMMAND_LABEL, labels_at
 
 _POLL_EVERY_S: Final = 0.5
 _ANSWER_WITHIN_S: Final = 5.0
-# Longer than a head needs to count a machine as lost.
+# Longer than a head needs to count a killed part as lost.
 _NOTICED_WITHIN_S: Final = 20.0
 
 
@@ -50,7 +52,7 @@ def running_part(config: Config, options: NodeOptions, token: Path, head: str) -
         # A killed part leaves it.
         part_path(config).unlink(missing_ok=True)
         with running_node(options, environ, output, values_path(config)) as child:
-            part_path(config).write_text(json.dumps({"head": head, "address": options.address}))
+            part_path(config).write_text(json.dumps(asdict(HomePart(head, options.address))))
             yield child, output
 
 
@@ -83,11 +85,17 @@ def part_of_command(config: Config, token: Path, head: str, address: str) -> Ite
     """
     # Without an answer, the connection of the command says what is wrong.
     labels = labels_at(head, address)
+    left = part_of_home(config)
+    if labels and left == HomePart(head, address) and not is_part(config):
+        labels = _labels_without_killed(config, left, labels)
     if labels is None or any(COMMAND_LABEL not in each for each in labels):
         yield address
         return
     if labels:
-        _wait_for_killed_part(config, head, address)
+        raise RunError(
+            f"Another command of this machine takes part in the cluster at {head} while it runs. For several at once "
+            f"let the machine join first: recollect cluster join {head} --workers 0"
+        )
     own = own_address(parse_address(head))
     options = NodeOptions(own, head, 0, 0, store_bytes_here(), of_command=True)
     with running_part(config, options, token, head):
@@ -104,27 +112,26 @@ def wait_for_head(head: str, wait_s: float) -> None:
         time.sleep(_POLL_EVERY_S)
 
 
-def _wait_for_killed_part(config: Config, head: str, address: str) -> None:
-    """Wait until the head counts the part of a command that was killed on this machine as lost.
+def _labels_without_killed(config: Config, left: HomePart, labels: list[dict[str, str]]) -> list[dict[str, str]] | None:
+    """Wait until the head counts a killed part of this home directory as lost, for a time.
 
-    Raises:
-        RunError: That command runs, or has another home directory, or the head does not notice.
+    Args:
+        config: The settings.
+        left: What the part has left.
+        labels: Those of what takes part at its address, the killed part perhaps with others.
+
+    Returns:
+        The labels of the others; None if the head does not answer.
     """
+    print(f"Waiting for the head at {left.head} to notice that this machine's part was killed.", file=sys.stderr)
+    now: list[dict[str, str]] | None = labels
+    most = len(labels)
     deadline_s = time.monotonic() + _NOTICED_WITHIN_S
-    while not is_part(config) and time.monotonic() < deadline_s:
+    while now is not None and len(now) >= most and time.monotonic() < deadline_s:
+        most = len(now)
         time.sleep(_POLL_EVERY_S)
-        if not labels_at(head, address):
-            return
-    raise RunError(
-        f"Another command of this machine takes part in the cluster at {head} while it runs. For several at once "
-        f"let the machine join first: recollect cluster join {head} --workers 0"
-    )
-
-
-def is_part(config: Config) -> bool:
-    """Whether a process of this home directory takes part in a cluster, or is about to."""
-    try:
-        home.holder_pid(config.cluster_dir)
-    except NotRunning:
-        return False
-    return True
+        now = labels_at(left.head, left.address)
+    # The next command waits no more: what is there then is of another home directory.
+    with contextlib.suppress(AlreadyRunning):
+        remove_killed_part(config)
+    return now

@@ -156,7 +156,7 @@ def status_command(
 @app.command("leave")
 def leave_command() -> int:
     """Take this machine out of its cluster; tasks that it had are done by the others."""
-    from ops.cluster.part import is_part
+    from ops.cluster.members import is_part
 
     config = from_env(os.environ)
     try:
@@ -194,12 +194,12 @@ def _take_part(config: Config, options: "NodeOptions", token: Path, head: str, o
 
 
 def _own_cluster(config: Config) -> str:
-    from ops.cluster.members import part_path
+    from ops.cluster.members import is_part, part_of_home
 
-    try:
-        return str(json.loads(part_path(config).read_text())["head"])
-    except (OSError, ValueError):
-        raise UsageError("This machine is not a part of a cluster; name one with --cluster.") from None
+    known = part_of_home(config) if is_part(config) else None
+    if known is None:
+        raise UsageError("This machine is not a part of a cluster; name one with --cluster.")
+    return known.head
 
 
 def _workers(given: int | None) -> int:
