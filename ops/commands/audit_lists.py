@@ -1,6 +1,7 @@
 """What generated lists hold of a user: the part of `recollect audit --erased ID` for `RECOLLECT_HOME/generated`.
 
-Invariant: complete folders and those that were begun are searched, with the copies of the live state in the latter.
+Invariant: complete folders and those that were begun are searched, with the copies of the live state in the latter. A
+generation may go on meanwhile: a file that it renames is searched under its new name.
 """
 
 from collections.abc import Collection, Iterator
@@ -10,8 +11,8 @@ from typing import Any
 from ops.offline.frozen_state import frozen_times
 from service.config import Config
 from service.errors import RunError
-from service.generation.erasure.folder_search import folders_below, shards_among, staged_among
-from service.generation.files.output_folder import FROZEN, OutputFolder, read_manifest
+from service.generation.erasure.folder_search import final_name, folders_below, shards_among, staged_among
+from service.generation.files.output_folder import FROZEN, OutputFolder, is_held, read_manifest
 from service.models.files.erased_users import rows_of
 from service.models.vocabulary import Vocabulary
 from telemetry.errors import BadEventError, StateError
@@ -53,17 +54,30 @@ def search_lists(
         except (RunError, OSError) as error:
             unread.append(str(error))
             continue
-        for name in sorted([*shards_among(names_of_files), *staged_among(names_of_files)]):
+        waiting = sorted([*shards_among(names_of_files), *staged_among(names_of_files)])
+        for name in waiting:
             try:
                 users = users_named(folder / name)
+            except FileNotFoundError:
+                # A file that was removed holds nobody.
+                renamed = final_name(name)
+                if renamed is not None and renamed not in waiting:
+                    waiting.append(renamed)
+                continue
             except UNREADABLE as error:
-                unread.append(f"{folder / name} cannot be read: {type(error).__name__}.")
+                if final_name(name) is not None and is_held(folder):
+                    unread.append(f"{folder} is being generated: search again when it is complete.")
+                else:
+                    unread.append(f"{folder / name} cannot be read: {type(error).__name__}.")
                 continue
             yield from ((place, made_at) for _ in rows_of(Vocabulary(users), names, pseudonyms))
         if (folder / FROZEN).exists():
             try:
                 yield from ((f"{place}/{FROZEN}", time) for time in frozen_times(folder / FROZEN, names))
             except (StateError, BadEventError, OSError) as error:
+                if not (folder / FROZEN).exists():
+                    # The generation is complete.
+                    continue
                 unread.append(f"{folder / FROZEN} cannot be read: {error}")
 
 

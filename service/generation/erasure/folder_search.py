@@ -36,6 +36,11 @@ def staged_among(names: list[str]) -> Iterator[str]:
     return (name for name in names if STAGED.fullmatch(name) and name.startswith(".shard-"))
 
 
+def final_name(name: str) -> str | None:
+    """Return the name that a shard gets when it is written; None if this is none that is being written."""
+    return name[1:].rsplit(".", 2)[0] if any(staged_among([name])) else None
+
+
 def shards_among(names: list[str]) -> Iterator[str]:
     """Yield the names of files that are shards."""
     return (name for name in names if name.startswith("shard-") and name.endswith(SUFFIX))

@@ -269,6 +269,16 @@ def is_unfinished(path: Path) -> bool:
             raise RunError(f"{path / PROGRESS} cannot be read: {error.strerror}.") from None
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process writes a folder at this moment, as far as this one can see."""
+    with suppress(FileNotFoundError, PermissionError), (path / _LOCK).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def read_manifest(path: Path) -> dict[str, Any] | None:
     """Return the manifest in a folder; None without one.
 

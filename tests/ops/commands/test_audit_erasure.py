@@ -18,6 +18,7 @@ from ops.options.period import Period
 from service.config import Config
 from service.generation.erasure.chosen_users import named
 from service.generation.erasure.folder_erasure import erase_below
+from service.generation.erasure.shard_erasure import users_named
 from service.generation.files.output_folder import OutputFolder
 from service.models.publication.user_erasure import ModelUserEraser
 from service.models.snapshot import ModelSnapshot
@@ -237,6 +238,35 @@ async def test_generated_lists_are_searched(
         str(new / "manifest.json"),
         str(old / "shard-00000.parquet"),
     ]
+
+
+def test_a_generation_may_go_on_meanwhile(
+    config: Config, audit_erased: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is renamed is found; one that is half written is named as what it is; what is gone holds nobody."""
+    folder = generated_lists(config.generated_dir / "lists", ["u1"], "2026-11-21T11:00:00.000Z")
+    (folder / "manifest.json").unlink()
+    OutputFolder(folder).begin({"inputs": {"model": "m"}, "as_of_ms": unix_ms("2026-11-21T11:00:00.000Z")})
+    shard, staged = folder / "shard-00000.parquet", folder / ".shard-00000.parquet.0a1b2c3d.tmp"
+    half, gone = (folder / f".shard-0000{number}.parquet.0a1b2c3d.tmp" for number in (1, 2))
+    shard.rename(staged)
+    half.write_bytes(b"PAR1")
+    gone.touch()
+
+    def read(path: Path) -> list[str]:
+        if path == staged:
+            staged.rename(shard)
+        if path == gone:
+            gone.unlink()
+        return users_named(path)
+
+    monkeypatch.setattr("service.generation.erasure.shard_erasure.users_named", read)
+    with OutputFolder.held(folder):
+        result = json.loads(audit_erased("u1", as_json=True)[1])
+    assert result["left"] == {"generated/lists": 1}
+    assert result["unread"] == [f"{folder} is being generated: search again when it is complete."]
+    result = json.loads(audit_erased("u1", as_json=True)[1])
+    assert result["unread"] == [f"{half} cannot be read: ArrowInvalid."]
 
 
 def test_the_former_option_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
