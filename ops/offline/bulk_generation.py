@@ -32,7 +32,7 @@ from service.lists.filters.masks import FilterMasks
 from service.lists.filters.parsing import parse
 from service.lists.list_request import ListRequest
 from service.models.files import artefact, versions
-from service.models.files.erased_users import ErasedUsers
+from service.models.files.erased_users import ErasedAt, ErasedUsers
 from telemetry.errors import ArchiveError, StateError
 from telemetry.ids import rfc3339_ms
 
@@ -259,23 +259,30 @@ class _Generation:
         """Leave out whom the list of erased users has since it was read last; returns whether there is one."""
         before, self._listed = self._listed, ErasedUsers.read(self._config.models_dir)
         is_new = False
-        for place, erased_s in self._erased_places.of(self._listed.since(before)).items():
-            if not self._left_out[place] and not self._has_acted_since(place, erased_s):
+        for place, at in self._erased_places.of(self._listed.since(before)).items():
+            if not self._left_out[place] and not self._came_back(place, at):
                 self._left_out[place] = is_new = True
         return is_new
 
-    def _has_acted_since(self, place: int, erased_s: int) -> bool:
+    def _came_back(self, place: int, at: ErasedAt) -> bool:
+        """Whether an erased user did something since the request, and the list is made of nothing from before."""
         users, state = self.source.users, self.model.state
         row = int(users.rows[place])
-        times_s = None if row < 0 else self.model.snapshot.user_history(row).times_s
-        if times_s is not None and int(times_s.max(initial=0)) > erased_s:
-            return True
-        if not self._request.live:
+        if row >= 0 and not self._was_trained_since(row, at):
             return False
-        # The list has whole seconds, rounded down. The state is of the beginning: it may have what was erased.
-        since_ms = (erased_s + 1) * _MS_PER_S
+        if not self._request.live:
+            return row >= 0
+        # The state is of the beginning: it may have what was erased.
         events = live_events(state, users.ids[place], self.model.pseudonyms)
-        return any(event.received_ms >= since_ms for event in events)
+        return (row >= 0 or bool(events)) and all(event.received_ms > at.requested_ms for event in events)
+
+    def _was_trained_since(self, row: int, at: ErasedAt) -> bool:
+        """Whether the row of a user in the model is of later interactions alone."""
+        snapshot = self.model.snapshot
+        if at.is_before(snapshot.manifest.get("created")):
+            return True
+        times_s = snapshot.user_history(row).times_s
+        return times_s is not None and int(times_s.max(initial=0)) > at.listed_s
 
     def _users(self, folder: OutputFolder) -> BulkUsers:
         if self._request.user_ids is not None:

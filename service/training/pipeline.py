@@ -88,9 +88,10 @@ def train(
     interactions = datasets.read(data, progress, pseudonyms)
     _require_writable(config.models_dir)
     erased_users = ErasedUsers.read(config.models_dir)
-    erased_s = erased_users.erased_rows(interactions.users, pseudonyms)
-    _keep_permanently(config.models_dir, interactions, erased_s, pseudonyms)
-    interactions = without_erased(interactions, erased_s)
+    erased = erased_users.erased_rows(interactions.users, pseudonyms)
+    _keep_permanently(config.models_dir, interactions, erased, pseudonyms)
+    requested_s = {row: at.requested_s for row, at in erased.items()}
+    interactions = without_erased(interactions, requested_s)
     interactions, settled = incumbent.on_scale(config, data, interactions, scale)
     if named is not None and (note := require_suitable(named, interactions)) is not None:
         interactions = noted(interactions, note)
@@ -133,9 +134,9 @@ def train(
         }
 
         def without_erased_since(snapshot: ModelSnapshot) -> ModelSnapshot:
-            now_s = ErasedUsers.read(config.models_dir).erased_rows(snapshot.users, pseudonyms)
-            before_s = erased_users.erased_rows(snapshot.users, pseudonyms)
-            rows = [row for row, time_s in now_s.items() if before_s.get(row) != time_s]
+            now = ErasedUsers.read(config.models_dir).erased_rows(snapshot.users, pseudonyms)
+            before = erased_users.erased_rows(snapshot.users, pseudonyms)
+            rows = [row for row, at in now.items() if before.get(row) != at]
             return without_users(snapshot, rows) if rows else snapshot
 
         try:

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.files.erased_users import ErasedUsers, user_keys
+from service.models.files.erased_users import ErasedAt, ErasedUsers, latest, user_keys
 from telemetry.pseudonym import Pseudonymiser
 
 # Half of a digest of 32 hexadecimal digits; what is found by it is compared in full.
@@ -33,21 +33,21 @@ class ErasedPlaces:
         self._starts: NDArray[np.bytes_] = np.empty(0, _STARTS)
         self._places: NDArray[np.int64] = np.empty(0, np.int64)
 
-    def of(self, listed: ErasedUsers) -> dict[int, int]:
-        """Return by place of a listed user when that user was erased, in seconds since 1970."""
-        times_s = {**listed.permanent_s, **listed.temporary_s}
-        if not times_s:
+    def of(self, listed: ErasedUsers) -> dict[int, ErasedAt]:
+        """Return by place of a listed user when that user was erased."""
+        times = listed.times()
+        if not times:
             return {}
         if self._salt != listed.salt:
             self._compute(listed)
         digest_of = listed.digest()
-        wanted = np.array([_start_of(digest) for digest in times_s], _STARTS)
+        wanted = np.array([_start_of(digest) for digest in times], _STARTS)
         first, last = (np.searchsorted(self._starts, wanted, side).tolist() for side in ("left", "right"))
-        found: dict[int, int] = {}
-        for (digest, time_s), begin, end in zip(times_s.items(), first, last, strict=True):
+        found: dict[int, ErasedAt] = {}
+        for (digest, at), begin, end in zip(times.items(), first, last, strict=True):
             for place in self._places[begin:end].tolist():
                 if digest in map(digest_of, user_keys(self._ids[place], self._pseudonyms)):
-                    found[place] = max(time_s, found.get(place, time_s))
+                    found[place] = latest([at, found.get(place, at)])
         return found
 
     def _compute(self, listed: ErasedUsers) -> None:

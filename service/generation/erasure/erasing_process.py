@@ -21,7 +21,7 @@ def _error_of(order: dict[str, Any]) -> str | None:
     try:
         import pyarrow as pa
 
-        from service.generation.erasure.chosen_users import named
+        from service.generation.erasure.chosen_users import named_until
         from service.generation.erasure.folder_erasure import erase_below
     except ModuleNotFoundError as error:
         return (
@@ -33,7 +33,7 @@ def _error_of(order: dict[str, Any]) -> str | None:
     key = order["pseudonym_key"]
     pseudonyms = Pseudonymiser(None if key is None else bytes.fromhex(key))
     try:
-        chosen = named(frozenset(order["users"]), pseudonyms)
+        chosen = named_until(order["users"], pseudonyms)
         erase_below(Path(order["root"]), chosen, Failpoints.parse(order["failpoint"]))
     except (RecollectError, FailpointError) as error:
         return str(error)

@@ -98,13 +98,14 @@ def erase_from(path: Path, chosen: Chosen, failpoints: Failpoints) -> ErasedList
     if found or any((path / name).exists() for name in remains):
         with _age_kept(path), OutputFolder.held(path) as folder:
             _complete(path, failpoints)
-            folder.remove_remains()
             current = folder.manifest()
             if current is None:
-                # Removed meanwhile: it is not made again.
-                if not any((path / name).exists() for name in remains):
-                    folder.discard()
+                # Removed meanwhile: it is not made again. One that was begun anew is left to its generation.
+                if any((path / name).exists() for name in remains):
+                    return ErasedLists(unfinished=1)
+                folder.discard()
                 return ErasedLists()
+            folder.remove_remains()
             if current != manifest:
                 manifest = current
                 found, unread = _search(path, manifest, chosen)
@@ -116,10 +117,12 @@ def erase_from(path: Path, chosen: Chosen, failpoints: Failpoints) -> ErasedList
                     continue
                 try:
                     left = write_without(file, path / staged_name(shard.file), manifest["inputs"]["layout"], names)
-                except OSError as error:
-                    unwritten.append(f"{file} cannot be written again: {error.strerror or error}.")
-                    continue
                 except UNREADABLE as error:
+                    # What pyarrow raises for damaged pages is an OSError without a number, whose text may have an id.
+                    if isinstance(error, OSError) and error.errno is not None:
+                        reason = error.strerror or type(error).__name__
+                        unwritten.append(f"{file} cannot be written again: {reason}.")
+                        continue
                     unread.append(f"{file} cannot be read, {type(error).__name__}")
                     continue
                 manifest = _replaced(path, manifest, number, len(names), left, failpoints)

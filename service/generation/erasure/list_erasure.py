@@ -1,8 +1,9 @@
 """Erases users from the generated lists in an installation's own place: a part of `DELETE /v1/users/{user_id}`.
 
 Invariants: when `erase` returns, no complete folder holds the users, and none that becomes complete later will, because
-they are listed before the folders are searched. It may be killed anywhere and called again. A process of its own reads
-and writes the files, because the consumer stays small without pyarrow; it ends with the consumer.
+they are listed before the folders are searched. Lists of a time after that are of users who came back, and stay. It may
+be killed anywhere and called again. A process of its own reads and writes the files, because the consumer stays small
+without pyarrow; it ends with the consumer.
 """
 
 import json
@@ -11,9 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -70,16 +69,15 @@ class GeneratedListEraser:
         """Remove users as `erase` does, and block."""
         if next(folders_below(self._generated_dir), None) is None:
             return
-        requested_s = {name: int(datetime.fromisoformat(text).timestamp()) for name, text in requested.items()}
         try:
             # The models' eraser lists the same users, but it may have failed before.
-            list_erased(self._models_dir, requested_s, int(time.time()))
+            erased = list_erased(self._models_dir, requested)
         except OSError as error:
             raise RunError(f"{self._models_dir} cannot be written: {error.strerror or error}.") from error
         reason = _told(
             {
                 "root": str(self._generated_dir),
-                "users": sorted(requested),
+                "users": {name: erased[name].listed_s if name in erased else None for name in sorted(requested)},
                 "pseudonym_key": None if self._pseudonym_key is None else self._pseudonym_key.hex(),
                 "failpoint": self._failpoint,
             }

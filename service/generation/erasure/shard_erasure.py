@@ -62,20 +62,28 @@ def write_without(source: Path, target: Path, layout: Layout, users: Collection[
         target: The new file.
         layout: Of both.
         users: Who is left out, as a set.
+
+    Raises:
+        Exception: One of `UNREADABLE`; there is no new file then.
     """
     digest = hashlib.sha256()
     n_rows = n_without = 0
     coded = list(CODED) if layout == "rows" else []
     with parquet.ParquetFile(source, read_dictionary=coded) as file, target.open("xb") as sink:
-        with shard_writer(sink, layout) as writer:
-            for number in range(file.num_row_groups):
-                table = file.read_row_group(number, use_threads=False)
-                group = _rows_without(table, users) if layout == "rows" else _lists_without(table, users)
-                digest.update("".join(f"{user_id}\n" for user_id in group.names).encode())
-                n_rows, n_without = n_rows + group.n_rows, n_without + group.n_without
-                write_group(writer, group.table)
-        sink.flush()
-        os.fsync(sink.fileno())
+        try:
+            with shard_writer(sink, layout) as writer:
+                for number in range(file.num_row_groups):
+                    table = file.read_row_group(number, use_threads=False)
+                    group = _rows_without(table, users) if layout == "rows" else _lists_without(table, users)
+                    digest.update("".join(f"{user_id}\n" for user_id in group.names).encode())
+                    n_rows, n_without = n_rows + group.n_rows, n_without + group.n_without
+                    write_group(writer, group.table)
+            sink.flush()
+            os.fsync(sink.fileno())
+        except BaseException:
+            # A part of a file must not fill the disk until the next attempt.
+            target.unlink(missing_ok=True)
+            raise
     return LeftOver(digest.hexdigest(), n_rows, n_without)
 
 

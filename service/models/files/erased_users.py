@@ -1,4 +1,7 @@
-"""Users whom no published model may hold: `models/forgotten.json`, a digest and a time for each.
+"""Users whom no published model may hold: `models/forgotten.json`, a digest and two times for each.
+
+What a user did until the erasure was requested stays erased. What was made until the user was listed may be made of it,
+and what is made later is not: a user who came back may be in it.
 
 Invariants: a user is listed before any version is searched, and a publisher reads the list as the only writer, so a
 model that was being trained meanwhile does not hold the user. Users held by a version or by training data stay listed;
@@ -9,11 +12,12 @@ have.
 
 import json
 import secrets
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -22,6 +26,7 @@ from service.models.files import published_files
 from service.models.snapshot import UNPUBLISHED, ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from telemetry.ids import rfc3339_ms
+from telemetry.live.live_event import unix_ms
 from telemetry.pseudonym import Pseudonymiser
 
 FILE: Final = "forgotten.json"
@@ -34,6 +39,33 @@ _FORMAT: Final = 2
 _READABLE: Final = (1, _FORMAT)
 _SALT_BYTES: Final = 32
 _DAY_S: Final = 86_400
+_MS_PER_S: Final = 1000
+# What was made so shortly after a listing may have been made before it, on a machine whose clock is ahead.
+CLOCK_SKEW_S: Final = 60
+
+
+class ErasedAt(NamedTuple):
+    """When a user was erased.
+
+    Attributes:
+        listed_s: When the user was listed, in seconds since 1970, rounded down.
+        requested_ms: When the erasure was requested, in milliseconds since 1970.
+    """
+
+    listed_s: int
+    requested_ms: int
+
+    @property
+    def requested_s(self) -> int:
+        """When the erasure was requested, in seconds since 1970, rounded down."""
+        return self.requested_ms // _MS_PER_S
+
+    def is_before(self, made_at: object) -> bool:
+        """Whether the user was listed before something was made, RFC 3339, by any machine's clock; False of no time."""
+        try:
+            return isinstance(made_at, str) and unix_ms(made_at) > (self.listed_s + 1 + CLOCK_SKEW_S) * _MS_PER_S
+        except ValueError:
+            return False
 
 
 def user_keys(user_id: str, pseudonyms: Pseudonymiser) -> tuple[str, ...]:
@@ -63,13 +95,16 @@ class ErasedUsers:
 
     Attributes:
         salt: The key of the digests.
-        permanent_s: By digest of users who stay listed: when they were erased, in seconds since 1970.
+        permanent_s: By digest of users who stay listed: when they were listed, in seconds since 1970.
         temporary_s: The same of the others.
+        requested_ms: By digest: when the erasure was requested, in milliseconds since 1970. For those that it does not
+            have, as in a file of an older release, that is the end of the second in which they were listed.
     """
 
     salt: bytes = field(repr=False)
     permanent_s: Mapping[str, int]
     temporary_s: Mapping[str, int] = field(default_factory=dict)
+    requested_ms: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, models_dir: Path) -> "ErasedUsers":
@@ -84,7 +119,8 @@ class ErasedUsers:
             if content["format"] not in _READABLE:
                 raise ModelRefused(f"{path} is of format {content['format']!r}; this version reads {_FORMAT}.")
             temporary = content["passing"] if content["format"] == _FORMAT else {}
-            return cls(bytes.fromhex(content["salt"]), _times_s(content["users"]), _times_s(temporary))
+            requested_ms = {str(digest): unix_ms(text) for digest, text in content.get("requested", {}).items()}
+            return cls(bytes.fromhex(content["salt"]), _times_s(content["users"]), _times_s(temporary), requested_ms)
         except FileNotFoundError:
             return cls(secrets.token_bytes(_SALT_BYTES), {})
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -97,17 +133,39 @@ class ErasedUsers:
             "salt": self.salt.hex(),
             "users": {digest: rfc3339_ms(time_s) for digest, time_s in self.permanent_s.items()},
             "passing": {digest: rfc3339_ms(time_s) for digest, time_s in self.temporary_s.items()},
+            # Older releases pass it over.
+            "requested": {digest: rfc3339_ms(time_ms / _MS_PER_S) for digest, time_ms in self.requested_ms.items()},
         }
         published_files.replace(models_dir / FILE, json.dumps(content, indent=1).encode() + b"\n")
 
-    def with_erased(self, names: Collection[str], time_s: int, max_temporary: int = MAX_TEMPORARY) -> "ErasedUsers":
-        """Return the list with more user ids of telemetry, or later times; expired temporary ones are left out."""
-        added = dict.fromkeys(map(self.digest(), names), time_s)
+    def with_erased(
+        self,
+        names: Collection[str],
+        time_s: int,
+        max_temporary: int = MAX_TEMPORARY,
+        requested_ms: Mapping[str, int] | None = None,
+    ) -> "ErasedUsers":
+        """Return the list with more user ids of telemetry, or later times; expired temporary ones are left out.
+
+        Args:
+            names: The user ids.
+            time_s: The time of now.
+            max_temporary: How many temporary ones are kept.
+            requested_ms: By user id: when the erasure was requested; by default at the time of now.
+        """
+        digest_of = self.digest()
+        added = dict.fromkeys(map(digest_of, names), time_s)
+        requests_ms = {digest: time_ms for digest, time_ms in self.requested_ms.items() if digest not in added}
+        requests_ms |= {digest_of(name): time_ms for name, time_ms in (requested_ms or {}).items() if name in names}
         permanent_s = {digest: added.pop(digest, before_s) for digest, before_s in self.permanent_s.items()}
         temporary = {**self.temporary_s, **added}
         recent = [item for item in temporary.items() if item[1] > time_s - TEMPORARY_DAYS * _DAY_S]
         recent.sort(key=lambda item: item[1])
-        return replace(self, permanent_s=permanent_s, temporary_s=dict(recent[-max_temporary:]))
+        temporary_s = dict(recent[-max_temporary:])
+        requests_ms = {
+            digest: time_ms for digest, time_ms in requests_ms.items() if digest in permanent_s or digest in temporary_s
+        }
+        return replace(self, permanent_s=permanent_s, temporary_s=temporary_s, requested_ms=requests_ms)
 
     def with_permanent(self, names: Collection[str]) -> "ErasedUsers":
         """Return the list with temporary users made permanent; other user ids of telemetry change nothing."""
@@ -116,43 +174,57 @@ class ErasedUsers:
         temporary_s = {digest: time_s for digest, time_s in self.temporary_s.items() if digest not in kept}
         return replace(self, permanent_s={**self.permanent_s, **kept_s}, temporary_s=temporary_s)
 
-    def unlisted(self, requested_s: Mapping[str, int]) -> set[str]:
-        """Return those of some user ids of telemetry that are not listed, or were erased before a time.
+    def times(self) -> dict[str, ErasedAt]:
+        """Return by digest when each user was erased."""
+        return {
+            digest: ErasedAt(time_s, self.requested_ms.get(digest, (time_s + 1) * _MS_PER_S - 1))
+            for digest, time_s in (*self.permanent_s.items(), *self.temporary_s.items())
+        }
+
+    def times_of(self, names: Collection[str]) -> dict[str, ErasedAt]:
+        """Return by user id of telemetry when each was erased; those who are not listed are left out."""
+        times, digest_of = self.times(), self.digest()
+        return {name: at for name in names if (at := times.get(digest_of(name))) is not None}
+
+    def unlisted(self, requested_ms: Mapping[str, int]) -> set[str]:
+        """Return those of some user ids of telemetry that are not listed, or listed for an earlier request.
 
         Args:
-            requested_s: By user id of telemetry: the time, in seconds since 1970.
+            requested_ms: By user id of telemetry: when the erasure was requested, in milliseconds since 1970.
         """
-        digest_of = self.digest()
-        times_s = {**self.permanent_s, **self.temporary_s}
-        return {name for name, time_s in requested_s.items() if times_s.get(digest_of(name), -1) < time_s}
+        times = self.times_of(requested_ms)
+        return {
+            name for name, time_ms in requested_ms.items() if name not in times or times[name].requested_ms < time_ms
+        }
 
     def since(self, before: "ErasedUsers") -> "ErasedUsers":
-        """Return the list of those who are new, or have a later time than in an earlier state of the list."""
+        """Return the list of those who are new, or have other times than in an earlier state of the list."""
         if self.salt != before.salt:
             return self
-        known_s = {**before.permanent_s, **before.temporary_s}
+        times, known = self.times(), before.times()
 
-        def later(times_s: Mapping[str, int]) -> dict[str, int]:
-            return {digest: time_s for digest, time_s in times_s.items() if time_s > known_s.get(digest, time_s - 1)}
+        def changed(times_s: Mapping[str, int]) -> dict[str, int]:
+            # The request counts, too: both may be listed within the same second.
+            return {digest: time_s for digest, time_s in times_s.items() if known.get(digest) != times[digest]}
 
-        return replace(self, permanent_s=later(self.permanent_s), temporary_s=later(self.temporary_s))
+        return replace(self, permanent_s=changed(self.permanent_s), temporary_s=changed(self.temporary_s))
 
-    def erased_rows(self, users: Vocabulary, pseudonyms: Pseudonymiser) -> dict[int, int]:
+    def erased_rows(self, users: Vocabulary, pseudonyms: Pseudonymiser) -> dict[int, ErasedAt]:
         """Find the listed users in a vocabulary, as `rows_of` does.
 
         Returns:
-            By row: when that user was erased, in seconds since 1970.
+            By row: when that user was erased.
         """
-        times_s = {**self.permanent_s, **self.temporary_s}
-        if not times_s:
+        times = self.times()
+        if not times:
             return {}
         digest_of = self.digest()
-        found: dict[int, int] = {}
+        found: dict[int, ErasedAt] = {}
         for row, user_id in enumerate(users.id_of):
             digests = map(digest_of, user_keys(user_id, pseudonyms))
-            known = [time_s for digest in digests if (time_s := times_s.get(digest)) is not None]
+            known = [at for digest in digests if (at := times.get(digest)) is not None]
             if known:
-                found[row] = max(known)
+                found[row] = latest(known)
         return found
 
     def digest(self) -> Callable[[str], str]:
@@ -160,12 +232,20 @@ class ErasedUsers:
         return Pseudonymiser(self.salt).pseudonym
 
 
-def list_erased(models_dir: Path, requested_s: Mapping[str, int], time_s: int) -> None:
-    """List users as erased at a time unless they are listed as erased after the request.
+def latest(times: Collection[ErasedAt]) -> ErasedAt:
+    """Return the times of a user who is listed under several ids."""
+    return ErasedAt(max(at.listed_s for at in times), max(at.requested_ms for at in times))
+
+
+def list_erased(models_dir: Path, requested: Mapping[str, str], now_s: float | None = None) -> dict[str, ErasedAt]:
+    """List users as erased unless they are listed for the same request: a repetition changes no time.
 
     Args:
-        requested_s: By user id of telemetry: when the erasure was requested, in seconds since 1970.
-        time_s: The time of now.
+        requested: By user id of telemetry: when the erasure was requested, RFC 3339.
+        now_s: The time of now; None for that of the clock, once no other process publishes.
+
+    Returns:
+        By user id: when the user was erased. Users of no model may be left out if there are too many.
 
     Raises:
         ModelRefused: The list cannot be read.
@@ -173,9 +253,13 @@ def list_erased(models_dir: Path, requested_s: Mapping[str, int], time_s: int) -
     """
     models_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with published_files.exclusive(models_dir):
-        before = ErasedUsers.read(models_dir)
-        if names := before.unlisted(requested_s):
-            before.with_erased(names, time_s).write(models_dir)
+        erased = ErasedUsers.read(models_dir)
+        requested_ms = {name: unix_ms(text) for name, text in requested.items()}
+        if names := erased.unlisted(requested_ms):
+            time_s = int(time.time() if now_s is None else now_s)
+            erased = erased.with_erased(names, time_s, requested_ms=requested_ms)
+            erased.write(models_dir)
+    return erased.times_of(requested)
 
 
 def keep_permanently(models_dir: Path, names: Collection[str]) -> None:

@@ -1,8 +1,9 @@
 """Erases users from the published models: the part of `DELETE /v1/users/{user_id}` outside of the archive.
 
 Invariant: when `erase` returns, no version under `models/` holds the users, and none that is published later will,
-except by later interactions. It may be killed anywhere and called again, and keeps all other users. A version is read
-and published anew once, for however many users, and only if it holds one of them.
+except by later interactions. It may be killed anywhere and called again, and keeps all other users, and in versions
+published since they were listed those who came back. A version is read and published anew once, for however many users,
+and only if it holds one of them.
 """
 
 import time
@@ -12,12 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from service.errors import ModelError, ModelMissing, RunError
-from service.models.files import artefact, published_files, versions
-from service.models.files.erased_users import ErasedUsers, keep_permanently, rows_of, without_users
+from service.models.files import artefact, versions
+from service.models.files.erased_users import ErasedAt, keep_permanently, list_erased, rows_of, without_users
 from service.models.publication import publication
 from service.models.snapshot import ModelSnapshot
 from service.security import security_log
 from telemetry.daemon_thread import run_in_daemon_thread
+from telemetry.ids import rfc3339_ms
 from telemetry.pseudonym import Pseudonymiser
 
 _WHY: Final = "users were erased"
@@ -46,8 +48,11 @@ class ModelUserEraser:
         self._pseudonyms = pseudonyms
         self._checkpoints_dir = checkpoints_dir
 
-    async def erase(self, user_ids: Collection[str]) -> Mapping[str, int]:
+    async def erase(self, requested: Mapping[str, str] | Collection[str]) -> Mapping[str, int]:
         """Remove users, by their ids in telemetry, from every version, off the event loop.
+
+        Args:
+            requested: By user: when the last erasure was requested, RFC 3339; of users alone, that is now.
 
         Returns:
             By user: how many versions were published anew without them.
@@ -57,17 +62,17 @@ class ModelUserEraser:
             RunError: A version that holds one cannot be published anew, or the directory cannot be written.
         """
         # A hanging model store must not keep the consumer from ending; the next call completes an interrupted one.
-        return await run_in_daemon_thread(lambda: self.erase_now(user_ids), "model-eraser")
+        return await run_in_daemon_thread(lambda: self.erase_now(requested), "model-eraser")
 
-    def erase_now(self, user_ids: Collection[str]) -> Mapping[str, int]:
+    def erase_now(self, requested: Mapping[str, str] | Collection[str]) -> Mapping[str, int]:
         """Remove users as `erase` does, and block."""
-        names = frozenset(user_ids)
+        if not isinstance(requested, Mapping):
+            requested = dict.fromkeys(requested, rfc3339_ms(time.time()))
+        names = frozenset(requested)
         rewritten: Counter[str] = Counter()
         unreadable: list[str] = []
         try:
-            self._models_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with published_files.exclusive(self._models_dir):
-                ErasedUsers.read(self._models_dir).with_erased(names, int(time.time())).write(self._models_dir)
+            erased = list_erased(self._models_dir, requested)
             # The last one is taken first. Versions with a copy, which a killed attempt has left, must be superseded by
             # it before the copy is itself superseded.
             copied = publication.copies(self._models_dir)
@@ -77,10 +82,11 @@ class ModelUserEraser:
             while waiting:
                 version = waiting.pop()
                 try:
+                    wanted = self._erased_from(version, names, erased)
                     users = artefact.load_users(self._models_dir / version)
-                    if found := rows_of(users, names, self._pseudonyms):
+                    if found := rows_of(users, wanted, self._pseudonyms):
                         # The copy is searched too: a killed attempt may have made it for other users.
-                        waiting.append(self._supersede(version, names))
+                        waiting.append(self._supersede(version, wanted))
                         rewritten.update(set(found.values()))
                 except ModelMissing:
                     # Another process removed it.
@@ -98,6 +104,14 @@ class ModelUserEraser:
             # A damaged version is never deleted here: its owner decides about the rest of its content.
             raise RunError(f"These models may hold an erased user and must be removed: {' '.join(unreadable)}")
         return rewritten
+
+    def _erased_from(self, version: str, names: frozenset[str], erased: Mapping[str, ErasedAt]) -> frozenset[str]:
+        """Return who must not be in a version: of one published later than the listing, a user may have come back.
+
+        A publisher reads the list, and a copy has the time of its origin.
+        """
+        created = artefact.read_manifest(self._models_dir / version).get("created")
+        return frozenset(name for name in names if name not in erased or not erased[name].is_before(created))
 
     def _held_by(self, version: str, names: frozenset[str]) -> Iterator[str]:
         """Yield the users that a version holds; an unreadable version is reported when it is to be published anew."""

@@ -14,21 +14,21 @@ from service.models.vocabulary import Vocabulary
 from service.training.interactions import Interactions, UserCatalogue
 
 
-def without_erased(data: Interactions, erased_s: Mapping[int, int]) -> Interactions:
+def without_erased(data: Interactions, requested_s: Mapping[int, int]) -> Interactions:
     """Return the interactions without those of erased users, with a note in the report; `data` if there are none.
 
     Args:
-        erased_s: By user row: when that user was erased, in seconds since 1970.
+        requested_s: By user row: when the erasure was requested, in seconds since 1970, rounded down.
 
     Raises:
         DataError: Nothing is left.
     """
-    if not erased_s:
+    if not requested_s:
         return data
-    rows = np.fromiter(erased_s, np.int64, len(erased_s))
+    rows = np.fromiter(requested_s, np.int64, len(requested_s))
     times_s = np.zeros(len(data.users), dtype=np.int64)
     listed = np.zeros(len(data.users), dtype=bool)
-    times_s[rows] = np.fromiter(erased_s.values(), np.int64, len(erased_s))
+    times_s[rows] = np.fromiter(requested_s.values(), np.int64, len(requested_s))
     listed[rows] = True
     old = listed[data.user_rows]
     if data.timestamps is not None:

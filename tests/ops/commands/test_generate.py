@@ -21,6 +21,7 @@ from service.models.files.erased_users import list_erased
 from service.models.publication.user_erasure import ModelUserEraser
 from service.training import pipeline
 from telemetry.failpoints import Failpoints
+from telemetry.ids import rfc3339_ms
 from telemetry.pseudonym import Pseudonymiser
 from tests.support.archives.stored_state import with_state
 from tests.support.live.live_site import NOW_MS
@@ -241,17 +242,26 @@ def test_a_user_who_is_erased_at_the_very_end_gets_no_list(
     assert recollect(home, "generate", "verify", manifest["path"])[0] == 0
 
 
-@pytest.mark.parametrize(("erased_s", "has_list"), [(NOW_MS // 1000, False), (NOW_MS // 1000 - 1, True)])
+@pytest.mark.parametrize(("after_ms", "has_list"), [(2, False), (1, True)])
 def test_live_events_from_before_an_erase_keep_no_list(
-    recollect: Recollect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, erased_s: int, *, has_list: bool
+    recollect: Recollect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after_ms: int, *, has_list: bool
 ) -> None:
-    """The copied state still has them; a user who did something after the second of the erase has come back."""
+    """The copied state still has them; a user who did something after the request came back.
+
+    Also before the listing; but not into a list by a model from before it, as that of user 1.
+    """
     pipeline.train(Config(home=tmp_path / "home"), data=DATA, algorithm="popularity", activate=True)
     home = with_state(tmp_path / "home", tmp_path)
-    before_completing(monkeypatch, lambda _nth: list_erased(home / "models", {"visitor": erased_s}, erased_s))
+    requested = {"visitor": rfc3339_ms((NOW_MS + after_ms) / 1000), "1": rfc3339_ms(NOW_MS / 1000)}
+
+    def erase(_nth: int) -> None:
+        list_erased(home / "models", requested)
+
+    before_completing(monkeypatch, erase)
     manifest = generated(recollect(home, "generate", "--n", "2", "--live", "--json"))
-    assert ("visitor" in lists_of(manifest["path"])) == has_list
-    assert manifest["users_erased"] == (0 if has_list else 1)
+    lists = lists_of(manifest["path"])
+    assert ("1" in lists, "visitor" in lists) == (False, has_list)
+    assert manifest["users_erased"] == (1 if has_list else 2)
 
 
 def test_erased_users_leave_complete_folders(recollect: Recollect, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,7 @@ def test_what_one_folder_raises_does_not_keep_the_others(
     raised = {
         second / "shard-00000.parquet": pa.ArrowNotImplementedError("u3 has an unknown encoding"),
         third / "shard-00000.parquet": OSError(errno.ENOSPC, "No space left on device"),
+        third / "shard-00001.parquet": OSError("Couldn't deserialize the page of u13"),
     }
 
     def write(source: Path, *args: Any) -> Any:
@@ -268,13 +270,12 @@ def test_what_one_folder_raises_does_not_keep_the_others(
     assert str(refused.value) == (
         f"Users cannot be erased from {first}: KeyError. These lists may hold an erased user and must be removed: "
         f"{second}/shard-00000.parquet cannot be read, ArrowNotImplementedError. "
-        f"{third}/shard-00000.parquet cannot be written again: No space left on device."
+        f"{third}/shard-00000.parquet cannot be written again: No space left on device. "
+        f"These lists may hold an erased user and must be removed: {third}/shard-00001.parquet cannot be read, OSError."
     )
     expected = contents(made("rows", *ERASED))
-    for folder in (second, third):
-        assert {name for name, content in contents(folder).items() if content != expected[name]} == {
-            "shard-00000.parquet"
-        }
+    for folder, left in ((second, {"shard-00000.parquet"}), (third, {"shard-00000.parquet", "shard-00001.parquet"})):
+        assert {name for name, content in contents(folder).items() if content != expected[name]} == left
     assert contents(last) == expected
 
 
@@ -292,6 +293,37 @@ def test_a_failed_pass_keeps_the_time_of_the_folder(made: Callable[..., Path], t
 
     assert folder_erasure.erase_from(folder, remove, Failpoints()) == ErasedLists()
     assert not folder.exists()
+
+
+def test_a_part_of_a_file_is_removed(
+    made: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk would stay full until the next attempt."""
+    folder = copy_of(made("rows"), tmp_path / "lists")
+    monkeypatch.setattr(shard_erasure, "write_group", lambda *_: _raise(OSError(errno.ENOSPC, "No space left")))
+    with pytest.raises(RunError, match="cannot be written again: No space left"):
+        erase(folder, {"u3"})
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", MANIFEST, *contents(folder)]
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_a_folder_that_is_begun_anew_is_its_generations(made: Callable[..., Path], tmp_path: Path) -> None:
+    """Removed and begun between the search and the lock: what the new generation goes on with stays."""
+    folder = copy_of(made("rows"), tmp_path / "lists")
+
+    def begin_anew(_: Any, __: str) -> set[str]:
+        if (folder / MANIFEST).exists():
+            (folder / MANIFEST).unlink()
+            (folder / FROZEN).mkdir()
+            (folder / PROGRESS).write_text("{}\n")
+        return {"u3"}
+
+    assert folder_erasure.erase_from(folder, begin_anew, Failpoints()) == ErasedLists(unfinished=1)
+    assert (folder / FROZEN).is_dir()
+    assert (folder / PROGRESS).exists()
 
 
 def test_a_folder_that_is_made_is_left_to_its_generation(source: ShardSource, tmp_path: Path) -> None:
@@ -333,12 +365,18 @@ async def test_the_consumer_erases_by_a_process_of_its_own(made: Callable[..., P
         await killed.erase(requested)
     # Listed first, so that a folder which becomes complete meanwhile leaves them out: also who was erased before.
     listed_users = ErasedUsers.read(models_dir)
-    assert not listed_users.unlisted(dict.fromkeys(names, requested_s))
+    assert not listed_users.unlisted(dict.fromkeys(names, requested_s * 1000 + 500))
     assert len(listed_users.permanent_s) == 1
     assert await GeneratedListEraser(generated, models_dir, b"k" * 32).erase(requested) == {}
     # No later time for who is listed as erased after the request: the user may have come back.
     assert ErasedUsers.read(models_dir) == listed_users
     assert contents(folder) == contents(made("rows", *ERASED))
+    # Lists that were made later are theirs.
+    later = copy_of(made("rows"), generated / "later")
+    manifest = json.loads((later / MANIFEST).read_bytes()) | {"as_of": rfc3339_ms(time.time() + 3600)}
+    (later / MANIFEST).write_text(json.dumps(manifest))
+    await GeneratedListEraser(generated, models_dir, b"k" * 32).erase(requested)
+    assert contents(later) == contents(made("rows"))
     (folder / "shard-00003.parquet").write_bytes(b"")
     with pytest.raises(RunError, match=r"shard-00003\.parquet cannot be read"):
         await GeneratedListEraser(generated, models_dir).erase({"u1": AS_OF})
