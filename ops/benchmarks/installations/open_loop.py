@@ -12,11 +12,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from ops.load.lean_connection import LeanConnection
 
-RawKind = Literal["list", "event", "health"]
+RawKind = Literal["list", "event", "health", "ready"]
 _TICK_S: Final = 0.001
 _PATIENCE_S: Final = 2.0
 # The most connections opened in one tick.
@@ -77,9 +77,7 @@ class KindTally:
 class LoadRound:
     """The tallies of one round, by kind, and its length."""
 
-    tallies: dict[RawKind, KindTally] = field(
-        default_factory=lambda: {"list": KindTally(), "event": KindTally(), "health": KindTally()}
-    )
+    tallies: dict[RawKind, KindTally] = field(default_factory=lambda: {kind: KindTally() for kind in get_args(RawKind)})
     took_s: float = 0.0
 
     def goodput_rps(self) -> float:

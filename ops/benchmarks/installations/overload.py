@@ -21,9 +21,10 @@ from ops.benchmarks.installations.open_loop import (
 )
 from ops.benchmarks.workbench import HOST
 
-# One request in 7 reports an event, and one in 97 is a liveness probe.
+# One request in 7 reports an event, one in 97 is a check of liveness and one in 101 of readiness.
 _EVENT_EACH: Final = 7
 _HEALTH_EACH: Final = 97
+_READY_EACH: Final = 101
 _MS_PER_S: Final = 1e3
 _EVENT: Final = b'{"events":[{"type":"click","user_id":"%s","item_id":"1"}]}'
 
@@ -64,16 +65,18 @@ class OverloadResult:
         }
 
 
-KINDS: Final[tuple[RawKind, ...]] = ("list", "event", "health")
+KINDS: Final[tuple[RawKind, ...]] = ("list", "event", "health", "ready")
 HEADINGS: Final = ("kind", "due", "unsent", "good", "static", "refused", "failed", "p99 ms", "refused in")
 
 
 def requests(users: Sequence[str]) -> list[RawRequest]:
-    """Return the requests of a round: lists of these users, with events and liveness probes between them."""
+    """Return the requests of a round: lists of these users, with events and checks between them."""
     found: list[RawRequest] = []
     for number, user in enumerate(users, 1):
         if number % _HEALTH_EACH == 0:
             found.append(RawRequest("health", f"GET /healthz HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()))
+        elif number % _READY_EACH == 0:
+            found.append(RawRequest("ready", f"GET /readyz HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()))
         elif number % _EVENT_EACH == 0:
             body = _EVENT % user.encode()
             head = f"POST /v1/events HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n"
@@ -119,7 +122,8 @@ async def measure(
 def broken_promises(rounds: Sequence[LoadRound]) -> Iterator[str]:
     """Yield a sentence for each promise that did not hold; none depends on the speed of the machine."""
     tallies = {kind: [one.tallies[kind] for one in rounds] for kind in KINDS}
-    lists, events, health = (_sum(tallies[kind]) for kind in KINDS)
+    # An answer about readiness has a second, so that it depends on the speed of the machine.
+    lists, events, health = (_sum(tallies[kind]) for kind in KINDS if kind != "ready")
     for kind, tally in (("lists", lists), ("events", events)):
         if others := {status: count for status, count in tally.statuses.items() if status not in _EXPECTED}:
             yield f"{kind} were answered with other statuses than 2xx, 429 and 503: {dict(sorted(others.items()))}"

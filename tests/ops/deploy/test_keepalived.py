@@ -82,6 +82,9 @@ def test_each_limit_of_a_check_is_longer_than_the_one_within() -> None:
     # nginx may ask the last replica at the end of its budget, and after that asks for the reason in the same way.
     nginx_ms = READY_BUDGET_MS + READY_TIMEOUT_MS + UNREADY_BUDGET_MS + UNREADY_TIMEOUT_MS
     assert nginx_ms < 1000 < 1000 * int(check_s) < 1000 * int(keepalived_s)
+    # After a silent replica another one is asked, in both steps.
+    assert READY_TIMEOUT_MS < READY_BUDGET_MS
+    assert UNREADY_TIMEOUT_MS < UNREADY_BUDGET_MS
 
 
 def test_the_address_goes_to_a_node_that_is_ready_and_stays_while_none_is(
