@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
+import pytest
+
 from loadbalancer.nginx.configuration import (
     READY_BUDGET_MS,
     READY_TIMEOUT_MS,
@@ -87,6 +89,8 @@ def test_each_limit_of_a_check_is_longer_than_the_one_within() -> None:
     assert UNREADY_TIMEOUT_MS < UNREADY_BUDGET_MS
 
 
+# A node whose keepalived waits for a processor for three seconds counts as dead.
+@pytest.mark.alone
 def test_the_address_goes_to_a_node_that_is_ready_and_stays_while_none_is(
     tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
