@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -19,76 +18,22 @@ from pyarrow import parquet
 
 from service.errors import RunError, UsageError
 from service.generation import generation
-from service.generation.bulk_users import BulkUsers
 from service.generation.erasure import folder_erasure, shard_erasure
 from service.generation.erasure.chosen_users import Chosen, listed, named
 from service.generation.erasure.folder_erasure import ErasedLists
-from service.generation.erasure.list_erasure import GeneratedListEraser
 from service.generation.files import shard_file
 from service.generation.files.output_folder import FROZEN, MANIFEST, NEXT_MANIFEST, PROGRESS, OutputFolder
 from service.generation.files.shard_format import LAYOUTS, Layout
 from service.generation.files.verification import users_of, verify
-from service.generation.lists.list_model import BulkModel
 from service.generation.shard_source import ShardSource
-from service.lists.list_request import ListRequest
 from service.models.files.erased_users import ErasedUsers
-from service.models.snapshot import ModelSnapshot
 from telemetry.failpoints import FAILPOINTS, Failpoints
-from telemetry.ids import rfc3339_ms
 from telemetry.pseudonym import Pseudonymiser
+from tests.support.models.generated_folders import AS_OF, AS_OF_S, ERASED, N_USERS, contents, copy_of, generate
 
-N_USERS = 47
-# The second of them has seen all that there is to list.
-ERASED = ("u3", "u13", "u14", "u46")
-AS_OF = "2026-11-21T12:00:00.500Z"
-AS_OF_S = 1_795_262_400
 PLAIN = Pseudonymiser()
 STEPS = [name for name in FAILPOINTS if name.startswith("generated.")]
 ROOT = Path(__file__).parents[4]
-
-
-@pytest.fixture(scope="module")
-def source(make_snapshot: Callable[..., ModelSnapshot]) -> ShardSource:
-    snapshot = make_snapshot(n_users=N_USERS, n_items=60, seed=3)
-    hidden = np.setdiff1d(np.arange(60), snapshot.seen_rows(13))
-    return ShardSource(
-        BulkModel(snapshot, ListRequest(5), hidden), BulkUsers.of_model(snapshot), 10, None, Pseudonymiser()
-    )
-
-
-def generate(path: Path, source: ShardSource, layout: Layout, left_out: Collection[str] = ()) -> Path:
-    """Make a complete folder without some users."""
-    is_out = np.isin(source.users.ids, list(left_out))
-    inputs = {"model": "m", "n": 5, "layout": layout}
-    with OutputFolder.held(path) as folder:
-        folder.begin({"inputs": inputs, "as_of_ms": AS_OF_S * 1000 + 500})
-        generation.generate(folder, source, layout, lambda: is_out, lambda *_: None)
-        n_out = len(left_out)
-        folder.finish({"inputs": inputs, "as_of": AS_OF, "users": N_USERS - n_out, "users_erased": n_out})
-    return path
-
-
-@pytest.fixture(scope="module")
-def made(source: ShardSource, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return a function that returns a folder of a layout without some users, made once."""
-    folders: dict[tuple[str, ...], Path] = {}
-    root = tmp_path_factory.mktemp("made")
-
-    def make(layout: Layout, *left_out: str) -> Path:
-        key = (layout, *left_out)
-        if key not in folders:
-            folders[key] = generate(root / str(len(folders)), source, layout, left_out)
-        return folders[key]
-
-    return make
-
-
-def copy_of(folder: Path, path: Path) -> Path:
-    return Path(shutil.copytree(folder, path))
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(path.glob("*.parquet"))}
 
 
 def manifest_of(path: Path) -> dict[str, Any]:
@@ -346,66 +291,3 @@ def test_a_folder_that_is_made_is_left_to_its_generation(source: ShardSource, tm
     assert erase(path, ["nobody"]) == ErasedLists(folders=1)
     assert not (path / FROZEN).exists()
     assert not (path / PROGRESS).exists()
-
-
-async def test_the_consumer_erases_by_a_process_of_its_own(made: Callable[..., Path], tmp_path: Path) -> None:
-    """Below the place of the installation, by pseudonyms; a killed process is an error, and the next one completes."""
-    pseudonyms = Pseudonymiser(b"k" * 32)
-    names = [pseudonyms.pseudonym(user) for user in ERASED]
-    models_dir, generated = tmp_path / "models", tmp_path / "generated"
-    requested_s = 1_700_000_000
-    requested = dict.fromkeys(names, rfc3339_ms(requested_s + 0.5))
-    await GeneratedListEraser(generated, models_dir).erase(requested)
-    assert not models_dir.exists()
-    models_dir.mkdir()
-    ErasedUsers(b"s" * 32, {}).with_erased(names[:2], requested_s - 1).with_permanent(names[:1]).write(models_dir)
-    folder = copy_of(made("rows"), generated / "nightly" / "monday")
-    killed = GeneratedListEraser(generated, models_dir, b"k" * 32, "generated.renamed:kill:2")
-    with pytest.raises(RunError, match="was killed"):
-        await killed.erase(requested)
-    # Listed first, so that a folder which becomes complete meanwhile leaves them out: also who was erased before.
-    listed_users = ErasedUsers.read(models_dir)
-    assert not listed_users.unlisted(dict.fromkeys(names, requested_s * 1000 + 500))
-    assert len(listed_users.permanent_s) == 1
-    assert await GeneratedListEraser(generated, models_dir, b"k" * 32).erase(requested) == {}
-    # No later time for who is listed as erased after the request: the user may have come back.
-    assert ErasedUsers.read(models_dir) == listed_users
-    assert contents(folder) == contents(made("rows", *ERASED))
-    # Lists that were made later are theirs.
-    later = copy_of(made("rows"), generated / "later")
-    manifest = json.loads((later / MANIFEST).read_bytes()) | {"as_of": rfc3339_ms(time.time() + 3600)}
-    (later / MANIFEST).write_text(json.dumps(manifest))
-    await GeneratedListEraser(generated, models_dir, b"k" * 32).erase(requested)
-    assert contents(later) == contents(made("rows"))
-    (folder / "shard-00003.parquet").write_bytes(b"")
-    with pytest.raises(RunError, match=r"shard-00003\.parquet cannot be read"):
-        await GeneratedListEraser(generated, models_dir).erase({"u1": AS_OF})
-
-
-async def test_a_process_that_cannot_begin_says_why(
-    made: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the type of the exception alone: its text may have an id."""
-    copy_of(made("rows"), tmp_path / "generated")
-    (tmp_path / "pyarrow.py").write_text("import sys\nsys.stderr.write('x' * 10_000)\nraise MemoryError('u1')\n")
-    (tmp_path / "threading.py").write_text("raise ImportError('u1')\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(RunError, match=r"ended with exit code 1\. Its last error is ImportError\.$"):
-        await GeneratedListEraser(tmp_path / "generated", tmp_path / "models").erase({"u1": AS_OF})
-
-
-def test_the_process_ends_with_its_consumer(made: Callable[..., Path], tmp_path: Path) -> None:
-    """Whatever it waits for, such as a disk that does not answer; here a file that nobody writes."""
-    folder = copy_of(made("rows"), tmp_path / "generated")
-    (folder / "shard-00000.parquet").unlink()
-    os.mkfifo(folder / "shard-00000.parquet")
-    order = {"root": str(folder), "users": ["u1"], "pseudonym_key": None, "failpoint": None}
-    # Its standard input ends behind the order, as it does when the consumer is killed.
-    done = subprocess.run(
-        [sys.executable, "-m", "service.generation.erasure.erasing_process"],
-        input=json.dumps(order).encode() + b"\n",
-        cwd=ROOT,
-        capture_output=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stdout) == (1, b"")

@@ -17,7 +17,7 @@ import pytest
 from service.config import Config
 from service.errors import DataError, ModelRefused, RunError
 from service.models.files import active_model, artefact, versions
-from service.models.files.erased_users import TEMPORARY_DAYS, ErasedAt, ErasedUsers, list_erased, without_users
+from service.models.files.erased_users import list_erased, without_users
 from service.models.publication import publication
 from service.models.publication.publication import activate
 from service.models.publication.user_erasure import ModelUserEraser
@@ -37,11 +37,6 @@ NOW_S = 1_700_000_000
 
 def publish(models_dir: Path, snapshot: ModelSnapshot) -> str:
     return publication.publish(models_dir, snapshot, data={"fingerprint": "sha256:0"}, measures=NO_MEASURES)
-
-
-def at(listed_s: int) -> ErasedAt:
-    """Return the times of a user who is listed without a request."""
-    return ErasedAt(listed_s, listed_s * 1000 + 999)
 
 
 def everything(models_dir: Path) -> bytes:
@@ -330,42 +325,6 @@ def test_a_user_erased_during_a_training_is_not_published_by_it(tmp_path: Path, 
     assert list(users(config.models_dir).values()) == [["ann", "eve"]]
 
 
-def test_the_list_reads_back_and_keeps_a_users_latest_time(tmp_path: Path) -> None:
-    """With the salt that its digests were made with."""
-    ErasedUsers.read(tmp_path).with_erased(["ann", "bob"], NOW_S).with_erased(["ann"], NOW_S + 9).write(tmp_path)
-    read = ErasedUsers.read(tmp_path)
-    assert read.erased_rows(Vocabulary(["eve", "ann", "bob"]), PLAIN) == {1: at(NOW_S + 9), 2: at(NOW_S)}
-    assert b"ann" not in (tmp_path / "forgotten.json").read_bytes()
-
-
-def test_a_list_of_the_first_format_is_read_and_all_its_users_stay(tmp_path: Path) -> None:
-    """It is written in the present format with the next erase."""
-    salt = b"s" * 32
-    digest = Pseudonymiser(salt).pseudonym("ann")
-    old = {"format": 1, "salt": salt.hex(), "users": {digest: "2023-11-14T22:13:20.000Z"}}
-    (tmp_path / "forgotten.json").write_text(json.dumps(old))
-    ErasedUsers.read(tmp_path).with_erased(["bob"], NOW_S + 100 * TEMPORARY_DAYS * 86_400).write(tmp_path)
-    written = json.loads((tmp_path / "forgotten.json").read_bytes())
-    assert written["format"] == 2
-    assert written["users"] == old["users"]
-    assert len(written["passing"]) == 1
-
-
-def test_users_of_no_model_are_temporary_and_those_of_one_stay() -> None:
-    """They expire by time and by number; a permanent user erased again has one entry with the later time."""
-    vocabulary = Vocabulary(["a", "b", "c", "d", "e"])
-    listed = ErasedUsers(b"s" * 32, {}).with_erased(["a", "b"], NOW_S).with_permanent(["a", "z"])
-    assert listed.erased_rows(vocabulary, PLAIN) == {0: at(NOW_S), 1: at(NOW_S)}
-    week_later_s = NOW_S + TEMPORARY_DAYS * 86_400
-    listed = listed.with_erased(["c"], week_later_s - 1)
-    assert listed.erased_rows(vocabulary, PLAIN) == {0: at(NOW_S), 1: at(NOW_S), 2: at(week_later_s - 1)}
-    listed = listed.with_erased(["a"], week_later_s)
-    assert listed.erased_rows(vocabulary, PLAIN) == {0: at(week_later_s), 2: at(week_later_s - 1)}
-    assert (len(listed.permanent_s), len(listed.temporary_s)) == (1, 1)
-    listed = listed.with_erased(["d"], week_later_s + 1, 3).with_erased(["e", "x", "y"], week_later_s + 2, 3)
-    assert listed.erased_rows(vocabulary, PLAIN) == {0: at(week_later_s), 4: at(week_later_s + 2)}
-
-
 async def test_many_users_are_erased_with_one_copy_of_each_version(tmp_path: Path, make_snapshot: Make) -> None:
     """And ids that no version holds cost none, and do not stay on the list."""
     old, active = (publish(tmp_path, make_snapshot(seed=seed)) for seed in (1, 2))
@@ -394,26 +353,6 @@ async def test_a_user_whom_a_trainings_data_holds_stays_on_the_list(tmp_path: Pa
     assert list(users(config.models_dir).values()) == [["ann", "eve"]]
     listed = json.loads((config.models_dir / "forgotten.json").read_bytes())
     assert (len(listed["users"]), len(listed["passing"])) == (1, 1)
-
-
-def test_a_repeated_request_changes_no_time_and_a_later_one_both(tmp_path: Path) -> None:
-    """Also within the second in which the user was listed; what had no request then has one now."""
-    ErasedUsers.read(tmp_path).with_erased(["bob"], NOW_S - 5).with_permanent(["bob"]).write(tmp_path)
-    requested = {name: rfc3339_ms(NOW_S + 0.25) for name in ("ann", "bob")}
-    first = dict.fromkeys(requested, ErasedAt(NOW_S + 9, NOW_S * 1000 + 250))
-    assert list_erased(tmp_path, requested, NOW_S + 9.1) == first
-    read = ErasedUsers.read(tmp_path)
-    assert list_erased(tmp_path, requested, NOW_S + 99) == first
-    assert ErasedUsers.read(tmp_path) == read
-    later = list_erased(tmp_path, {"ann": rfc3339_ms(NOW_S + 9.2)}, NOW_S + 9.3)
-    assert later == {"ann": ErasedAt(NOW_S + 9, NOW_S * 1000 + 9200)}
-    changed = ErasedUsers.read(tmp_path).since(read).erased_rows(Vocabulary(["ann", "bob"]), PLAIN)
-    assert changed == {0: later["ann"]}
-    # An older release writes no requests.
-    content = json.loads((tmp_path / "forgotten.json").read_bytes())
-    del content["requested"]
-    (tmp_path / "forgotten.json").write_text(json.dumps(content))
-    assert ErasedUsers.read(tmp_path).erased_rows(Vocabulary(["ann"]), PLAIN) == {0: at(NOW_S + 9)}
 
 
 async def test_a_user_who_came_back_stays_in_later_models(tmp_path: Path) -> None:
