@@ -59,7 +59,7 @@ def search_lists(
             try:
                 users = users_named(folder / name)
             except FileNotFoundError:
-                # A file that was removed holds nobody.
+                # The generation has renamed the file, or it was removed.
                 renamed = final_name(name)
                 if renamed is not None and renamed not in waiting:
                     waiting.append(renamed)

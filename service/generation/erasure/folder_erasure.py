@@ -149,7 +149,7 @@ def _age_kept(path: Path) -> Iterator[None]:
 
 
 def _search(path: Path, manifest: dict[str, Any], chosen: Chosen) -> tuple[_Found, list[str]]:
-    """Return by place in the manifest who is to be erased from a file, and which files cannot be searched and why."""
+    """Return the users to erase by the place of their file in the manifest, and why some files cannot be searched."""
     found: _Found = {}
     unread = []
     for number, shard in enumerate(manifest["shards"]):
@@ -158,7 +158,7 @@ def _search(path: Path, manifest: dict[str, Any], chosen: Chosen) -> tuple[_Foun
             if names := chosen(users_named(file), manifest["as_of"]):
                 found[number] = names
         except FileNotFoundError:
-            # A file that its owner has moved away holds nobody here.
+            # The file was moved away or removed, so the folder has no user of it.
             continue
         except UNREADABLE as error:
             unread.append(f"{file} cannot be read, {type(error).__name__}")

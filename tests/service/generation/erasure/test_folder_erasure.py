@@ -141,7 +141,7 @@ def test_killed_at_each_step_the_next_pass_completes_it(made: Callable[..., Path
 
 
 def test_a_killed_pass_is_completed_by_one_for_other_users(made: Callable[..., Path], tmp_path: Path) -> None:
-    """What was planned is done, also where nobody is left to be erased."""
+    """The planned change is completed, also if the file holds none of the other users."""
     folder = copy_of(made("rows"), tmp_path / "lists")
     with pytest.raises(Exception, match=r"generated\.planned"):
         folder_erasure.erase_from(folder, named({"u3"}, PLAIN), Failpoints.parse("generated.planned:raise"))
@@ -170,7 +170,7 @@ def test_lists_made_after_an_erase_are_of_users_who_came_back(made: Callable[...
 
 
 def test_a_damaged_file_is_named_and_the_others_are_done(made: Callable[..., Path], tmp_path: Path) -> None:
-    """One that cannot be read, and one that is not the manifest's; a file that is gone holds nobody."""
+    """One that cannot be read, and one that is not the manifest's; a removed file is passed over."""
     folder = copy_of(made("rows"), tmp_path / "below" / "lists")
     (folder / "shard-00000.parquet").write_bytes(b"PAR1")
     parquet.write_table(parquet.read_table(folder / "shard-00001.parquet"), folder / "shard-00001.parquet")

@@ -36,12 +36,12 @@ async def test_the_consumer_erases_by_a_process_of_its_own(made: Callable[..., P
     killed = GeneratedListEraser(generated, models_dir, b"k" * 32, "generated.renamed:kill:2")
     with pytest.raises(RunError, match="was killed"):
         await killed.erase(requested)
-    # Listed first, so that a folder which becomes complete meanwhile leaves them out: also who was erased before.
+    # All are listed first, so that a folder which becomes complete meanwhile leaves them out.
     listed_users = ErasedUsers.read(models_dir)
     assert not listed_users.unlisted(dict.fromkeys(names, requested_s * 1000 + 500))
     assert len(listed_users.permanent_s) == 1
     assert await GeneratedListEraser(generated, models_dir, b"k" * 32).erase(requested) == {}
-    # No later time for who is listed as erased after the request: the user may have come back.
+    # A user who is listed after the request keeps the time of the list: the user may have come back.
     assert ErasedUsers.read(models_dir) == listed_users
     assert contents(folder) == contents(made("rows", *ERASED))
     # Lists that were made later are theirs.
@@ -68,7 +68,7 @@ async def test_a_process_that_cannot_begin_says_why(
 
 
 def test_the_process_ends_with_its_consumer(made: Callable[..., Path], tmp_path: Path) -> None:
-    """Whatever it waits for, such as a disk that does not answer; here a file that nobody writes."""
+    """Whatever it waits for, such as a disk that does not answer; here a pipe without a writer."""
     folder = copy_of(made("rows"), tmp_path / "generated")
     (folder / "shard-00000.parquet").unlink()
     os.mkfifo(folder / "shard-00000.parquet")
